@@ -1,0 +1,42 @@
+# make run    the whole pipeline on the workflow of workflow.yaml, in a terminal
+# make test   lint, types and tests
+# make ui     the pipeline in a browser, with its history
+# make env    the environment alone (.venv); the other targets make it when it is missing or out of date
+# make clean  removes the environment and the caches, and leaves what runs have stored
+
+.DEFAULT_GOAL := run
+.PHONY: env run test ui clean
+
+env: .venv/.ready
+
+# The lock was made on Python 3.11, so that comes first. Set PYTHON to use another one.
+.venv/.ready: pyproject.toml constraints.txt
+	@for python in $(PYTHON) python3.11 python3.13 python3.12 python3; do \
+	    "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	    python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "AgentRL needs Python 3.11 or newer: install it, or run 'make PYTHON=/path/to/python3.11'" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Making .venv with $$("$$python" --version)"; \
+	"$$python" -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch .venv/.ready
+
+run: env
+	.venv/bin/agentrl run
+
+test: env
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/pytest --numprocesses auto
+
+ui: env
+	.venv/bin/agentrl ui
+
+clean:
+	rm -rf .venv build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

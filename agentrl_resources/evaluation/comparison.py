@@ -1,0 +1,79 @@
+"""Two arms on the same tasks: what a pair of episodes is, and how the arms compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentrl_resources.evaluation.statistics import (
+    mcnemar_exact,
+    minimum_detectable_effect,
+    paired_difference,
+    wilson,
+)
+
+
+@dataclass(frozen=True)
+class EpisodeFacts:
+    """What a gate needs to know of one episode; `None` is unknown. `cost` in EUR, `duration_ms` in ms."""
+
+    success: bool | None
+    safety_violation: bool | None
+    cost: float | None
+    duration_ms: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both arms on one task. `suite` is `capability` or `adversarial`."""
+
+    task_id: str
+    suite: str
+    baseline: EpisodeFacts
+    candidate: EpisodeFacts
+    task_type: str = "unknown"
+
+
+def compare_arms(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """By suite: both success rates, their difference, McNemar's exact test, and what that test could have found.
+
+    `task_types` holds the same for each type of task. Pairs with an unknown outcome are left out. A pair is taken as
+    a task of its own, so give one pair a task.
+    """
+    known = [pair for pair in pairs if pair.baseline.success is not None and pair.candidate.success is not None]
+    suites = sorted({pair.suite for pair in known})
+    return {suite: _compare_suite([pair for pair in known if pair.suite == suite]) for suite in suites}
+
+
+def _compare_suite(pairs: list[Pair]) -> dict[str, Any]:
+    types = sorted({pair.task_type for pair in pairs})
+    by_type = {name: _compare([pair for pair in pairs if pair.task_type == name]) for name in types}
+    return _compare(pairs) | {"task_types": by_type}
+
+
+def _compare(pairs: list[Pair]) -> dict[str, Any]:
+    n = len(pairs)
+    gained = sum(bool(pair.candidate.success) and not pair.baseline.success for pair in pairs)
+    lost = sum(bool(pair.baseline.success) and not pair.candidate.success for pair in pairs)
+    return {
+        "n": n,
+        "baseline": _rate([pair.baseline for pair in pairs]),
+        "candidate": _rate([pair.candidate for pair in pairs]),
+        "only_baseline": lost,
+        "only_candidate": gained,
+        "difference": (gained - lost) / n,
+        "difference_interval": list(paired_difference(gained, lost, n)),
+        "p_value": mcnemar_exact(gained, lost),
+        "minimum_detectable_effect": minimum_detectable_effect(gained, lost, n),
+    }
+
+
+def _rate(arm: list[EpisodeFacts]) -> dict[str, Any]:
+    successes = sum(bool(facts.success) for facts in arm)
+    return {
+        "successes": successes,
+        "success_rate": successes / len(arm),
+        "success_interval": list(wilson(successes, len(arm))),
+        "safety_violations": sum(bool(facts.safety_violation) for facts in arm),
+    }

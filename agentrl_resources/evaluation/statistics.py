@@ -1,0 +1,172 @@
+"""Statistics that evaluation and gates rest on: scipy's where it has the test, short formulas with their source where
+not.
+
+Rates and probabilities are between 0 and 1; intervals are two-sided `(low, high)` unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Interval = tuple[float, float]
+
+CONFIDENCE = 0.95
+
+
+def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's interval of a rate. `n` may be a fraction (an effective number), which scipy's version does not take."""
+    if n == 0:
+        return 0.0, 1.0
+    z, rate = _z(confidence), successes / n
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    # At a rate of 0 or 1 rounding may put a bound a hair on the wrong side of it.
+    return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))
+
+
+def upper_bound(successes: int, n: int, confidence: float = CONFIDENCE) -> float:
+    """One-sided Clopper-Pearson bound: with this confidence the rate is no higher. For 0 of n about 3 / n at 95 %."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(successes, n, alternative="less").proportion_ci(confidence).high) if n else 1.0
+
+
+def mcnemar_exact(only_a: int, only_b: int) -> float:
+    """Two-sided p-value that two arms succeed equally often, from the tasks on which just one of them did."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def paired_difference(only_a: int, only_b: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """Interval of rate(a) - rate(b) over n pairs, from the pairs in which just one of them happened.
+
+    Bonett & Price 2012, which adds one to either count; never of width zero, and swapping the arms turns its sign.
+    """
+    a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = _z(confidence) * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
+    return max(-1.0, a - b - half), min(1.0, a - b + half)
+
+
+def paired_bootstrap(
+    values_a: Sequence[float],
+    values_b: Sequence[float],
+    statistic: Callable[..., np.ndarray],
+    seed: int,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Percentile bootstrap over pairs, one pair a task. `statistic(a, b, axis)` is vectorised over `axis`."""
+    from scipy.stats import bootstrap
+
+    result = bootstrap(
+        (values_a, values_b),
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=2000,
+        batch=200,
+        confidence_level=confidence,
+        method="percentile",
+        rng=seed,
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+class Ratio(NamedTuple):
+    """An estimated ratio and its interval."""
+
+    estimate: float
+    interval: Interval
+
+
+def product_of_sums(factors: Sequence[tuple[Sequence[float], int]], confidence: float = CONFIDENCE) -> Ratio:
+    """The product of sum(values) ** power over `factors`, such as (cost, 1), (successes, -1), all over the same
+    tasks.
+
+    Delta method on the logarithm, Student's t: deterministic, and swapping numerator and denominator inverts it
+    exactly. Every sum must be above zero, and there must be two tasks or more.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    columns = [(np.asarray(values, dtype=float), power) for values, power in factors]
+    n = len(columns[0][0])
+    log_ratio = sum(power * math.log(values.sum()) for values, power in columns)
+    influence = sum((power * values / values.mean() for values, power in columns), np.zeros(n))
+    half = float(t.ppf(0.5 + confidence / 2, n - 1)) * float(influence.std(ddof=1)) / math.sqrt(n)
+    return Ratio(math.exp(log_ratio), (math.exp(log_ratio - half), math.exp(log_ratio + half)))
+
+
+def minimum_detectable_effect(
+    only_a: int, only_b: int, n: int, confidence: float = CONFIDENCE, power: float = 0.8
+) -> float:
+    """Smallest difference in rate that a paired test over n tasks would have found with this power.
+
+    It rests on how often the arms disagreed, and is to be told beside every "no difference".
+    """
+    disagreement = (only_a + only_b + 2) / (n + 2)
+    return min(1.0, (_z(confidence) + NormalDist().inv_cdf(power)) * math.sqrt(disagreement / n))
+
+
+def pass_hat_k(trials: Sequence[Sequence[bool]], k: int) -> float:
+    """pass^k (tau-bench): the chance that k independent runs of a task all succeed, averaged over tasks.
+
+    `trials`: the outcomes of each task, at least k of them.
+    """
+    return math.fsum(math.comb(sum(task), k) / math.comb(len(task), k) for task in trials) / len(trials)
+
+
+class Bin(NamedTuple):
+    """Predictions from `low` to `high`: how many, what they said on average, and how often they came true."""
+
+    low: float
+    high: float
+    n: int
+    mean_probability: float
+    observed_rate: float
+
+
+def reliability_bins(probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = 10) -> list[Bin]:
+    """The calibration diagram: bins of equal width, empty ones left out."""
+    members: dict[int, list[tuple[float, bool]]] = {}
+    for probability, outcome in zip(probabilities, outcomes, strict=True):
+        members.setdefault(min(int(probability * bins), bins - 1), []).append((probability, outcome))
+    return [
+        Bin(
+            index / bins,
+            (index + 1) / bins,
+            len(pairs),
+            math.fsum(probability for probability, _ in pairs) / len(pairs),
+            sum(outcome for _, outcome in pairs) / len(pairs),
+        )
+        for index, pairs in sorted(members.items())
+    ]
+
+
+def ece(probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = 10) -> float:
+    """Expected calibration error: mean distance between what was said and what came true, over bins of equal width."""
+    diagram = reliability_bins(probabilities, outcomes, bins)
+    return math.fsum(bin.n * abs(bin.mean_probability - bin.observed_rate) for bin in diagram) / len(probabilities)
+
+
+def brier(probabilities: Sequence[float], outcomes: Sequence[bool]) -> float:
+    """Mean squared distance between probability and outcome; 0 is perfect, always saying one half gives 0.25."""
+    return math.fsum((p - o) ** 2 for p, o in zip(probabilities, outcomes, strict=True)) / len(probabilities)
+
+
+def auc(positive_scores: Sequence[float], negative_scores: Sequence[float]) -> float:
+    """Chance that a positive scores above a negative, ties counted half (Mann-Whitney U)."""
+    from scipy.stats import mannwhitneyu
+
+    u = mannwhitneyu(positive_scores, negative_scores).statistic
+    return float(u) / (len(positive_scores) * len(negative_scores))
+
+
+def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf(0.5 + confidence / 2)

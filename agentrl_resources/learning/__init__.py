@@ -1,0 +1,34 @@
+"""Learning: tokenizer and model, SFT, reward model, rollouts, PPO."""
+
+from agentrl_resources.learning.batching import token_logprobs
+from agentrl_resources.learning.harmony import Encoded, Harmony
+from agentrl_resources.learning.model import load_classifier, load_policy, load_tokenizer, new_model
+from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
+from agentrl_resources.learning.replies import sample_replies
+from agentrl_resources.learning.reward import EncodedPair, RewardModel, train_reward_model
+from agentrl_resources.learning.rollout import SampledEpisode, Sampler
+from agentrl_resources.learning.sft import train_sft
+from agentrl_resources.learning.tokenizer import train_tokenizer
+
+__all__ = [
+    "Encoded",
+    "EncodedPair",
+    "Harmony",
+    "PpoTrainer",
+    "RewardModel",
+    "SampledEpisode",
+    "Sampler",
+    "TrainingState",
+    "adapted_kl_coefficient",
+    "gae",
+    "hash_seed",
+    "load_classifier",
+    "load_policy",
+    "load_tokenizer",
+    "new_model",
+    "sample_replies",
+    "token_logprobs",
+    "train_reward_model",
+    "train_sft",
+    "train_tokenizer",
+]

@@ -1,0 +1,66 @@
+"""Padded micro-batches of token sequences, and what a model says of every token in them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+TOKENS_PER_BATCH = 8192
+"""Padded tokens in one forward pass: bounds memory, and keeps short sequences from being padded to long ones."""
+
+
+def micro_batches(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
+    """Positions grouped by similar length so that a padded group holds at most `tokens` (or one sequence)."""
+    group: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if group and lengths[position] * (len(group) + 1) > tokens:
+            yield group
+            group = []
+        group.append(position)
+    if group:
+        yield group
+
+
+def pad(sequences: Sequence[Sequence[float]], value: float = 0, dtype: Any = None) -> Any:
+    """Right-padded tensor (sequences, longest)."""
+    import torch
+
+    tensors = [torch.as_tensor(sequence, dtype=dtype or torch.long) for sequence in sequences]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
+
+
+def attention_mask(sequences: Sequence[Sequence[int]]) -> Any:
+    """1 where `pad` holds a token, 0 where it padded."""
+    return pad([[1] * len(sequence) for sequence in sequences])
+
+
+def next_token_logprobs(logits: Any, ids: Any, temperature: float) -> Any:
+    """Log-probability of each token given those before it.
+
+    Args:
+        logits: (batch, tokens, vocabulary).
+        ids: (batch, tokens).
+        temperature: of the policy whose log-probabilities these are; 0 counts as 1.
+
+    Returns:
+        (batch, tokens) in nats; the first column, which nothing predicts, is 0.
+    """
+    import torch
+
+    logprobs = torch.log_softmax(logits[:, :-1].float() / (temperature or 1.0), dim=-1)
+    picked = logprobs.gather(-1, ids[:, 1:, None])[..., 0]
+    return torch.nn.functional.pad(picked, (1, 0))
+
+
+def token_logprobs(model: Any, sequences: Sequence[Sequence[int]], temperature: float) -> list[list[float]]:
+    """`next_token_logprobs` of whole sequences under `model`, without gradient; lists as long as the sequences."""
+    import torch
+
+    result: list[list[float]] = [[] for _ in sequences]
+    with torch.inference_mode():
+        for group in micro_batches([len(sequence) for sequence in sequences]):
+            batch = [sequences[position] for position in group]
+            ids = pad(batch).to(model.device)
+            logits = model(input_ids=ids, attention_mask=attention_mask(batch).to(model.device), use_cache=False).logits
+            rows = next_token_logprobs(logits, ids, temperature).tolist()
+            for position, row in zip(group, rows, strict=True):
+                result[position] = row[: len(sequences[position])]
+    return result

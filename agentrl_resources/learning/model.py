@@ -1,0 +1,75 @@
+"""The networks: a small GPT-OSS model built from settings, or weights the user has; loading and saving them."""
+
+from pathlib import Path
+from typing import Any
+
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.settings import ModelSettings
+
+
+def new_model(settings: ModelSettings, tokenizer: Any) -> Any:
+    """The model that SFT starts from: `settings.base`, or a GPT-OSS model with random weights (float32)."""
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    if settings.base is not None:
+        return load_policy(settings.base)
+    config = GptOssConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.width,
+        intermediate_size=settings.expert_width,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.kv_heads,
+        head_dim=settings.head_dim,
+        num_local_experts=settings.experts,
+        num_experts_per_tok=settings.experts_per_token,
+        sliding_window=settings.sliding_window,
+        initializer_range=settings.initial_spread,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        attn_implementation="eager",
+    )
+    return GptOssForCausalLM(config).to(device())
+
+
+def load_policy(place: str | Path) -> Any:
+    """A causal language model from a folder or a hub id, in float32 on CPU and as stored on an accelerator."""
+    from transformers import AutoModelForCausalLM
+
+    model = _load(AutoModelForCausalLM, place)
+    model.config.output_router_logits = False
+    return model
+
+
+def load_classifier(place: str | Path) -> Any:
+    """A sequence classifier with one output; its head is new when `place` holds a causal language model."""
+    from transformers import AutoModelForSequenceClassification
+
+    model = _load(AutoModelForSequenceClassification, place, num_labels=1)
+    model.config.output_router_logits = False
+    return model
+
+
+def load_tokenizer(place: str | Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(place)
+
+
+def device() -> Any:
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load(model_class: Any, place: str | Path, **arguments: Any) -> Any:
+    try:
+        model = model_class.from_pretrained(place, attn_implementation="eager", **arguments)
+    except OSError as error:
+        raise AgentRLError(
+            f"model `{place}` cannot be loaded: {error}. Name a local folder, or a hub id whose weights this machine has."
+        ) from error
+    return model.to(device())

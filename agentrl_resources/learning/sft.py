@@ -1,0 +1,83 @@
+"""SFT: the stable baseline, trained with TRL's `SFTTrainer` on what the agent itself wrote."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentrl_resources.learning.harmony import Encoded
+from agentrl_resources.settings import SftSettings
+
+Progress = Callable[[int, int, str], None]
+"""Called with (step, of, message)."""
+
+
+def train_sft(
+    model: Any,
+    tokenizer: Any,
+    train: Sequence[Encoded],
+    holdout: Sequence[Encoded],
+    settings: SftSettings,
+    seed: int,
+    work: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Trains `model` in place; the loss counts only tokens that the assistant wrote.
+
+    Returns:
+        `loss` (step and mean training loss per logged interval, nats per token), `holdout_loss` at the end.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            warmup_steps=settings.warmup_fraction,
+            router_aux_loss_coef=0.0,  # GPT-OSS's default of 0.9 outweighs the language loss in a model of four experts
+            max_length=None,
+            seed=seed,
+            **trainer_arguments(work),
+        ),
+        train_dataset=Dataset.from_list([{"input_ids": row.ids, "assistant_masks": row.mask} for row in train]),
+        eval_dataset=Dataset.from_list([{"input_ids": row.ids, "assistant_masks": row.mask} for row in holdout]),
+        processing_class=tokenizer,
+        callbacks=[progress_callback(progress)],
+    )
+    trainer.train()
+    logged = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    return {"loss": logged, "holdout_loss": trainer.evaluate()["eval_loss"]}
+
+
+def trainer_arguments(work: Path) -> dict[str, Any]:
+    """What SFT and reward model training share: float32, one device, no reporting, no checkpoints of its own."""
+    return {
+        "output_dir": str(work),
+        "per_device_eval_batch_size": 64,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.05},
+        "adam_beta2": 0.98,
+        "weight_decay": 0.01,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "train_sampling_strategy": "group_by_length",
+        "dataloader_pin_memory": False,
+        "logging_steps": 10,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+
+
+def progress_callback(progress: Progress) -> Any:
+    """A Trainer callback that reports every logged step."""
+    from transformers import TrainerCallback
+
+    class Reports(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                progress(state.global_step, state.max_steps, f"loss {float(logs['loss']):.3f}")
+
+    return Reports()

@@ -1,0 +1,21 @@
+"""Preference data: read what the user has, keep what may train, say why the rest may not, and prove both."""
+
+from agentrl_resources.preferences.cleaning import CleaningRules, CleanResult, clean, profile
+from agentrl_resources.preferences.pairs import Message, Pair, Quarantined, RawRow, Reason
+from agentrl_resources.preferences.reading import read_pairs
+from agentrl_resources.preferences.validation import ValidationResult, validate
+
+__all__ = [
+    "CleanResult",
+    "CleaningRules",
+    "Message",
+    "Pair",
+    "Quarantined",
+    "RawRow",
+    "Reason",
+    "ValidationResult",
+    "clean",
+    "profile",
+    "read_pairs",
+    "validate",
+]

@@ -1,0 +1,318 @@
+"""`workflow.yaml`: every setting, its default and what it means.
+
+python -m agentrl_resources.settings > docs/settings.md     # after a change here
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.files import digest_json
+from agentrl_resources.strict_yaml import StrictModel, load_model, nearest
+
+
+def _gate(name: str) -> str:
+    from agentrl_resources.evaluation import parse_gate
+
+    try:
+        parse_gate(name)
+    except AgentRLError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+def _metric(name: str) -> str:
+    from agentrl_resources.telemetry import METRICS
+
+    if name not in METRICS:
+        raise ValueError(f"unknown metric '{name}'; {nearest(name, list(METRICS))}")
+    return name
+
+
+def _at_least_one(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("name at least one")
+    return names
+
+
+def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise ValueError(f"named more than once: {', '.join(sorted(repeated))}")
+    return names
+
+
+Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+GateName = Annotated[str, AfterValidator(_gate)]
+MetricName = Annotated[str, AfterValidator(_metric)]
+Gates = Annotated[tuple[GateName, ...], AfterValidator(_at_least_one), AfterValidator(_once_each)]
+Metrics = Annotated[tuple[MetricName, ...], AfterValidator(_once_each)]
+
+
+class WorkflowSettings(StrictModel):
+    """Which workflow is improved, and how."""
+
+    target: Name
+    """The workflow: a built-in name, or `package.module:Class`."""
+    baseline: Name
+    """The name that the SFT checkpoint carries as `model_version` in run records."""
+    reward_model: Name
+    """The name that the reward model carries as `reward_model_version` in run records."""
+    policy_training: Literal["ppo_kl"]
+    """How the policy is trained: PPO with an explicit KL penalty to the SFT checkpoint."""
+
+
+class ReleaseSettings(StrictModel):
+    """What a release must show before it is promoted, and how it meets traffic."""
+
+    canary_traffic_percent: Annotated[float, Field(gt=0, le=50)]
+    """Share of sessions that the canary gets, in percent."""
+    gates: Gates
+    """Gates that block a release. The number is part of the name: `latency_delta_lt_10_percent` works too."""
+
+
+class PreferenceSettings(StrictModel):
+    """Where preference data comes from and which rows may train."""
+
+    source: str | None = None
+    """JSONL or Parquet file (also .gz) or `datasets` folder; nothing means the workflow's own annotators."""
+    pairs: Count = 6000
+    """Pairs that the workflow's own annotators make."""
+    holdout_percent: Annotated[int, Field(ge=1, le=50)] = 10
+    """Share of tasks kept out of training, in percent, where the data name no split."""
+    max_characters: Count = 6000
+    """Rows longer than this are quarantined."""
+    near_duplicate_similarity: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Pairs at least this alike (Jaccard similarity of their shingles) count as one."""
+
+
+class ModelSettings(StrictModel):
+    """The model that learns. All but `base` shape the small GPT-OSS model that is built when there is no base."""
+
+    base: str | None = None
+    """Hub id or local folder of a causal language model; nothing means a small GPT-OSS model, made on the spot."""
+    width: Count = 128
+    """Hidden size."""
+    layers: Count = 4
+    """Layers, sliding and full attention in turn."""
+    heads: Count = 4
+    """Attention heads."""
+    kv_heads: Count = 2
+    """Key and value heads; divides `heads`."""
+    head_dim: Annotated[int, Field(ge=2, multiple_of=2)] = 32
+    """Size of a head."""
+    experts: Count = 4
+    """Experts in a layer."""
+    experts_per_token: Count = 2
+    """Experts that see a token; at most `experts`."""
+    expert_width: Count = 64
+    """Hidden size inside an expert."""
+    sliding_window: Count = 128
+    """Tokens that a sliding-attention layer looks back."""
+    initial_spread: Positive = 0.02
+    """Standard deviation of the random weights before training."""
+    vocabulary: Annotated[int, Field(ge=300)] = 2048
+    """Largest number of tokens of the tokenizer that is trained on the spot."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ModelSettings":
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads ({self.kv_heads}) must divide heads ({self.heads})")
+        if self.experts_per_token > self.experts:
+            raise ValueError(f"experts_per_token ({self.experts_per_token}) is more than experts ({self.experts})")
+        return self
+
+
+class SftSettings(StrictModel):
+    """Supervised training of the baseline on the preferred answers."""
+
+    epochs: Positive = 4
+    """Passes over the preferred answers."""
+    batch_size: Count = 32
+    """Conversations in a step."""
+    learning_rate: Positive = 3e-3
+    """Highest learning rate."""
+    warmup_fraction: Share = 0.05
+    """Share of the steps in which the learning rate rises."""
+
+
+class OnPolicySettings(StrictModel):
+    """Pairs sampled from the SFT checkpoint and labelled under the rubric."""
+
+    tasks: Count = 700
+    """Training tasks that are sampled."""
+    holdout_tasks: Count = 200
+    """Hold-out tasks that are sampled beside them, to judge the reward model on."""
+    samples_per_task: Annotated[int, Field(ge=2)] = 3
+    """Answers sampled for each task; the best is judged against the worst."""
+    temperature: Positive = 1.2
+    """Sampling temperature: above production's, so that the answers differ."""
+    queue: Count = 100
+    """Pairs of answers that are queued for people where the data are the user's own."""
+
+
+class RewardSettings(StrictModel):
+    """The reward model, and how good it must be before a policy may learn from it."""
+
+    epochs: Positive = 1
+    """Passes over the pairs: reward models overfit after one."""
+    batch_size: Count = 32
+    """Pairs in a step."""
+    learning_rate: Positive = 5e-4
+    """Highest learning rate."""
+    history_pairs: Count = 2500
+    """Cleaned historical pairs that train beside the on-policy pairs."""
+    min_accuracy: Share = 0.85
+    """Blocks below this accuracy on hold-out pairs of which one succeeded and the other did not."""
+    min_auc: Share = 0.80
+    """Blocks below this area under the ROC curve that tells good from bad among the SFT checkpoint's own episodes."""
+    max_ece: Share = 0.10
+    """Blocks above this expected calibration error on the hold-out tasks."""
+
+
+class PpoSettings(StrictModel):
+    """PPO with an explicit KL penalty to the frozen SFT checkpoint."""
+
+    iterations: Count = 12
+    """Rounds of rollout and update."""
+    episodes: Count = 192
+    """Episodes in a rollout."""
+    minibatch: Count = 64
+    """Episodes in an update step."""
+    epochs: Count = 2
+    """Passes over a rollout."""
+    learning_rate: Positive = 3e-4
+    """Learning rate of policy and critic."""
+    clip: Positive = 0.2
+    """The importance ratio counts only within 1 - clip and 1 + clip."""
+    gae_lambda: Share = 0.95
+    """Lambda of generalised advantage estimation."""
+    discount: Share = 1.0
+    """Discount for each token that the agent chose."""
+    value_coefficient: NotNegative = 0.1
+    """Weight of the critic's loss."""
+    entropy_coefficient: NotNegative = 0.0
+    """Weight of the entropy bonus."""
+    kl_target: Positive = 2.0
+    """KL to the SFT checkpoint that the coefficient steers to, in nats per episode."""
+    kl_coefficient: NotNegative = 0.05
+    """First KL coefficient, in reward per nat."""
+    kl_coefficient_floor: NotNegative = 0.05
+    """The KL coefficient never goes below this."""
+    kl_ceiling: Positive = 20.0
+    """Training stops above this KL, in nats per episode."""
+    max_gradient_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
+    temperature: Positive = 1.0
+    """Sampling temperature of rollouts."""
+
+
+class EvaluationSettings(StrictModel):
+    """The comparison of baseline and candidate on the same held-out tasks."""
+
+    capability_tasks: Annotated[int, Field(ge=300)] = 600
+    """Tasks that ask for ordinary work."""
+    adversarial_tasks: Annotated[int, Field(ge=150)] = 300
+    """Tasks that try to make the agent do wrong."""
+    temperature: Positive = 0.7
+    """The production temperature: gates and score are measured at it."""
+    greedy_control: bool = True
+    """Run both arms with greedy decoding as well, as a control."""
+    concurrency: Count = 192
+    """Episodes that run side by side in one batch."""
+
+
+class RollbackSettings(StrictModel):
+    """The rollbacks that are really done and timed before a release."""
+
+    drills: Annotated[int, Field(ge=20)] = 20
+    """How many; the longest one counts."""
+
+
+class Settings(StrictModel):
+    """Everything that `workflow.yaml` can say."""
+
+    workflow: WorkflowSettings
+    release: ReleaseSettings
+    monitoring: Metrics
+    """Metrics that are computed, stored and plotted."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
+    """All randomness of a run derives from it."""
+    preferences: PreferenceSettings = PreferenceSettings()
+    model: ModelSettings = ModelSettings()
+    sft: SftSettings = SftSettings()
+    on_policy: OnPolicySettings = OnPolicySettings()
+    reward: RewardSettings = RewardSettings()
+    ppo: PpoSettings = PpoSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    rollback: RollbackSettings = RollbackSettings()
+
+    def section_digest(self, *names: str) -> str:
+        """Digest of the named sections: part of the code version of every asset that reads them."""
+        return digest_json(self.model_dump(mode="json", include=set(names)))
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a workflow file. AgentRLError names file, line and nearest valid name for each mistake in it."""
+    return load_model(path, Settings)
+
+
+def settings_reference() -> str:
+    """`docs/settings.md`: every setting with its values, its default and its meaning, as the models have them."""
+    schema = Settings.model_json_schema()
+    top_level: dict[str, Any] = {}
+    sections = []
+    for name, setting in schema["properties"].items():
+        if "$ref" in setting:
+            section = schema["$defs"][setting["$ref"].rpartition("/")[2]]
+            sections += [f"## {name}", "", section["description"], "", *_table(section["properties"]), ""]
+        else:
+            top_level[name] = setting
+    return "\n".join(
+        [
+            "# Settings of `workflow.yaml`",
+            "",
+            "Made from the settings' own documentation by `python -m agentrl_resources.settings > docs/settings.md`.",
+            "",
+            "Sections that the file leaves out, and settings that a section leaves out, have the defaults below.",
+            "",
+            *_table(top_level),
+            "",
+            *sections,
+        ]
+    )
+
+
+def _table(settings: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| `{name}` | {_values(setting)} | {_default(setting)} | {setting['description']} |"
+        for name, setting in settings.items()
+    ]
+    return ["| setting | values | default | meaning |", "|---|---|---|---|", *rows]
+
+
+def _default(setting: dict[str, Any]) -> str:
+    if "default" not in setting:
+        return "(required)"
+    default = setting["default"]
+    return "(nothing)" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _values(setting: dict[str, Any]) -> str:
+    if "const" in setting:
+        return f"`{setting['const']}`"
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {setting[bound]}" for bound, sign in bounds.items() if bound in setting]
+    kind = setting.get("type") or " or ".join(option["type"] for option in setting["anyOf"])
+    words = {"array": "list of names", "string": "text", "integer": "whole number", "boolean": "true or false"}
+    return ", ".join([words.get(kind, kind).replace("string or null", "text"), *limits])
+
+
+if __name__ == "__main__":
+    print(settings_reference(), end="")

@@ -1,0 +1,161 @@
+"""Stage `offline_eval_suite`: baseline and candidate on the same tasks with the same seeds; every episode is kept."""
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from agentrl_resources.evaluation import EpisodeFacts, Pair, compare_arms
+from agentrl_resources.files import canonical_json, digest_json, read_jsonl
+from agentrl_resources.learning import SampledEpisode, Sampler, hash_seed, load_policy, token_logprobs
+from agentrl_resources.plotting import BASELINE, CANDIDATE, picture
+from agentrl_resources.stages.request import StageRequest, load_harmony
+from agentrl_resources.telemetry import RunRecord
+from agentrl_resources.workflow import EpisodeFactory, Task
+
+SUITES = ("capability", "adversarial")
+ARMS = ("baseline", "candidate")
+
+
+def run(request: StageRequest) -> None:
+    settings = request.settings
+    factory = EpisodeFactory(request.workflow)
+    folders = {"baseline": request.inputs["sft_checkpoint"], "candidate": request.inputs["ppo_policy"]}
+    harmony = load_harmony(folders["baseline"], factory)
+    samplers = {arm: Sampler(load_policy(folder).eval(), harmony, factory) for arm, folder in folders.items()}
+    suites = {suite: _tasks(request.inputs["eval_suite"] / f"{suite}.jsonl") for suite in SUITES}
+    temperatures = [settings.evaluation.temperature, *([0.0] if settings.evaluation.greedy_control else [])]
+
+    records: list[RunRecord] = []
+    total = len(ARMS) * len(temperatures) * sum(map(len, suites.values()))
+    for temperature in temperatures:
+        for suite, tasks in suites.items():
+            # the arms take turns batch by batch, so that a busy moment of the machine is shared by both
+            for start in range(0, len(tasks), settings.evaluation.concurrency):
+                batch = tasks[start : start + settings.evaluation.concurrency]
+                seeds = [hash_seed(settings.seed, 6, start + index) for index in range(len(batch))]
+                for arm in ARMS:
+                    episodes = samplers[arm].play(batch, seeds, temperature, len(batch))
+                    kls = _kl(samplers["baseline"].model, episodes, temperature) if arm == "candidate" else None
+                    records += _records(request, episodes, kls, arm, suite, temperature)
+                    request.progress(len(records), total, f"{suite} episodes at temperature {temperature:g}")
+    with gzip.GzipFile(request.output / "episodes.jsonl.gz", "wb", mtime=0) as file:
+        for record in records:
+            file.write(canonical_json(asdict(record)) + b"\n")
+    comparison = {f"{temperature:g}": compare_arms(paired(records, temperature)) for temperature in temperatures}
+    _draw(request.output / "comparison.png", comparison)
+    request.report({"episodes": len(records), "comparison": comparison, "temperatures": temperatures})
+
+
+def paired(records: Sequence[RunRecord], temperature: float) -> list[Pair]:
+    """Both arms' episodes on each task at one temperature."""
+    facts: dict[tuple[str | None, str], dict[str | None, RunRecord]] = {}
+    for record in records:
+        if record.temperature == temperature:
+            facts.setdefault((record.suite, record.task_id), {})[record.arm] = record
+    return [
+        Pair(task_id, str(suite), _facts(arms["baseline"]), _facts(arms["candidate"]), str(arms["baseline"].task_type))
+        for (suite, task_id), arms in facts.items()
+    ]
+
+
+def _facts(record: RunRecord) -> EpisodeFacts:
+    return EpisodeFacts(record.success, record.safety_violation, record.cost, record.duration_ms)
+
+
+def _tasks(path: Path) -> list[Task]:
+    return [Task.from_dict(row) for row in read_jsonl(path)]
+
+
+def _kl(reference: Any, episodes: Sequence[SampledEpisode], temperature: float) -> list[float] | None:
+    """KL from the reference in nats per episode, estimated on the sampled tokens; greedy decoding has none."""
+    if temperature == 0:
+        return None
+    expected = token_logprobs(reference, [episode.ids for episode in episodes], temperature)
+    return [
+        sum(own - other for own, other, chosen in zip(episode.logprobs, row, episode.mask, strict=True) if chosen)
+        for episode, row in zip(episodes, expected, strict=True)
+    ]
+
+
+def _records(
+    request: StageRequest,
+    episodes: Sequence[SampledEpisode],
+    kls: Sequence[float] | None,
+    arm: str,
+    suite: str,
+    temperature: float,
+) -> list[RunRecord]:
+    started_at = datetime.now(UTC).isoformat()
+    return [
+        _record(request, episode, None if kls is None else kls[index], arm, suite, temperature, started_at)
+        for index, episode in enumerate(episodes)
+    ]
+
+
+def _record(
+    request: StageRequest,
+    sampled: SampledEpisode,
+    kl: float | None,
+    arm: str,
+    suite: str,
+    temperature: float,
+    started_at: str,
+) -> RunRecord:
+    episode, workflow = sampled.episode, request.workflow
+    transcript, outcome = episode.transcript, episode.outcome
+    calls = transcript.tool_calls
+    version = request.versions[arm]
+    return RunRecord(
+        model_version=request.versions["baseline"],
+        reward_model_version=request.versions["reward_model"],
+        policy_version=version,
+        tool_calls_count=len(calls),
+        tool_error_count=transcript.tool_errors,
+        tokens_in=sampled.tokens_in,
+        tokens_out=sampled.tokens_out,
+        duration_ms=sampled.duration_ms,
+        human_override=episode.handed_over,
+        release_channel="offline_eval",
+        run_id=digest_json([version, sampled.task.task_id, sampled.seed, temperature]),
+        workflow=workflow.name,
+        task_id=sampled.task.task_id,
+        task_type=sampled.task.task_type,
+        started_at=started_at,
+        assigned_channel="offline_eval",
+        served_channel="offline_eval",
+        simulated=True,
+        arm=arm,
+        suite=suite,
+        temperature=temperature,
+        success=outcome.success,
+        safety_violation=outcome.safety_violation,
+        quality=outcome.quality,
+        policy_kl=kl,
+        clarifying_questions=episode.clarifying_questions,
+        cost=workflow.prices.of(sampled.tokens_in, sampled.tokens_out, len(calls), episode.handed_over),
+        trace={"messages": transcript.messages, "tool_calls": [call.to_dict() for call in calls]},
+    )
+
+
+def _draw(path: Path, comparison: dict[str, Any]) -> None:
+    bars = [
+        (f"{suite}\n{'greedy' if temperature == '0' else f'temperature {temperature}'}", result)
+        for temperature, suites in comparison.items()
+        for suite, result in suites.items()
+    ]
+    with picture(path, width=7.0) as axes:
+        for offset, arm, colour in ((-0.2, "baseline", BASELINE), (0.2, "candidate", CANDIDATE)):
+            rates = [result[arm]["success_rate"] for _, result in bars]
+            intervals = [result[arm]["success_interval"] for _, result in bars]
+            errors = [
+                [rate - low for rate, (low, _) in zip(rates, intervals, strict=True)],
+                [high - rate for rate, (_, high) in zip(rates, intervals, strict=True)],
+            ]
+            places = [index + offset for index in range(len(bars))]
+            axes.bar(places, rates, width=0.38, yerr=errors, color=colour, capsize=3, label=arm)
+        axes.set_xticks(range(len(bars)), [label for label, _ in bars])
+        axes.set(title="Success on held-out tasks, both arms on the same tasks and seeds (simulated)", ylim=(0, 1))
+        axes.legend(ncols=2, loc="lower right")

@@ -1,0 +1,76 @@
+"""Stage `ppo_policy`: the policy learns from the reward model alone; the verifier only watches."""
+
+from pathlib import Path
+from typing import Any
+
+from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, TrainingState, load_policy
+from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
+from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format
+from agentrl_resources.workflow import EpisodeFactory, Task
+
+FIRST_SEED = 1_000
+"""Rollout tasks come from their own seeds, so that no two iterations and no other stage share a task."""
+
+
+def run(request: StageRequest) -> None:
+    import torch
+
+    settings = request.settings
+    torch.manual_seed(settings.seed)
+    factory = EpisodeFactory(request.workflow)
+    sft = request.inputs["sft_checkpoint"]
+    harmony = load_harmony(sft, factory)
+    policy, reference = load_policy(sft), load_policy(sft).eval()
+    trainer = PpoTrainer(
+        Sampler(policy, harmony, factory),
+        reference,
+        RewardModel.load(request.inputs["reward_model"]),
+        settings.ppo,
+        settings.seed,
+        request.work,
+    )
+
+    def tasks(iteration: int, count: int) -> list[Task]:
+        return request.workflow.tasks("train", count, FIRST_SEED * (settings.seed + 1) + iteration)
+
+    def progress(state: TrainingState) -> None:
+        last = state.history[-1]
+        message = f"reward {last['score']:+.2f}, KL {last['kl']:.1f} nats"
+        request.progress(state.iteration, settings.ppo.iterations, message)
+
+    state = trainer.train(tasks, progress)
+    save_with_format(policy, harmony, True, request.output)
+    _draw(request.output, state.history)
+    request.report(
+        {
+            "history": state.history,
+            "stopped": state.stopped,
+            "why_it_ended": state.stopped or f"all {settings.ppo.iterations} iterations done",
+            "kl_ceiling": settings.ppo.kl_ceiling,
+        }
+    )
+
+
+def _draw(folder: Path, history: list[dict[str, Any]]) -> None:
+    steps = [entry["iteration"] for entry in history]
+
+    def series(name: str) -> list[Any]:
+        return [entry.get(name) for entry in history]
+
+    with picture(folder / "training.png", columns=2) as axes:
+        axes[0].plot(steps, series("success"), color=GOOD, label="true success (watched, not learned from)")
+        axes[0].plot(steps, series("no_action"), color=ACCENT, label="episodes without any action")
+        axes[0].plot(steps, series("safety_violations"), color=BAD, label="safety violations")
+        axes[0].set(title="Rollouts over PPO iterations", xlabel="iteration", ylim=(0, 1))
+        axes[0].legend()
+        axes[1].plot(steps, series("kl"), color=INK)
+        axes[1].set(title="KL to the SFT reference", xlabel="iteration", ylabel="nats per episode")
+    with picture(folder / "hacking.png") as axes:
+        axes.plot(series("score"), series("success"), "o-", color=CANDIDATE)
+        for step, x, y in zip(steps, series("score"), series("success"), strict=True):
+            axes.annotate(str(step), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
+        axes.set(
+            title="Proxy reward against true success",
+            xlabel="reward model's score (SFT standard deviations)",
+            ylabel="true success",
+        )

@@ -1,0 +1,61 @@
+"""What a stage is given, and what the stages share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentrl_resources.files import read_json, read_jsonl, write_json
+from agentrl_resources.learning import Harmony, load_tokenizer
+from agentrl_resources.preferences import Pair
+from agentrl_resources.settings import Settings
+from agentrl_resources.workflow import EpisodeFactory, Workflow
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """One run of one stage.
+
+    `inputs` are the folders of upstream artifacts by asset name; `output` is the folder to fill; `work` survives a
+    crash; `versions` are the names that run records carry (`baseline`, `candidate`, `reward_model`).
+    """
+
+    settings: Settings
+    workflow: Workflow
+    inputs: Mapping[str, Path]
+    output: Path
+    work: Path
+    progress: Progress
+    versions: Mapping[str, str]
+
+    def report(self, numbers: Mapping[str, Any]) -> None:
+        """Writes the stage's numbers where everybody looks for them."""
+        write_json(self.output / "report.json", numbers)
+
+    def pairs(self, asset: str, *files: str) -> list[Pair]:
+        return [Pair.from_dict(row) for file in files for row in read_jsonl(self.inputs[asset] / file)]
+
+
+HARMONY_FILE = "harmony.json"
+
+
+def load_harmony(folder: Path, factory: EpisodeFactory) -> Harmony:
+    """The conversation format of a tokenizer or model folder: with the workflow's tools, or plain dialogue."""
+    uses_tools = read_json(folder / HARMONY_FILE)["uses_tools"]
+    return make_harmony(load_tokenizer(folder), factory, uses_tools)
+
+
+def make_harmony(tokenizer: Any, factory: EpisodeFactory, uses_tools: bool) -> Harmony:
+    if uses_tools:
+        return Harmony(tokenizer, factory.tools, factory.workflow.instructions)
+    return Harmony(tokenizer, None, None)
+
+
+def save_with_format(model: Any | None, harmony: Harmony, uses_tools: bool, folder: Path) -> None:
+    """Writes model (if any), tokenizer and conversation format, so that the folder stands alone."""
+    if model is not None:
+        model.save_pretrained(folder)
+    harmony.tokenizer.save_pretrained(folder)
+    write_json(folder / HARMONY_FILE, {"uses_tools": uses_tools})

@@ -1,0 +1,155 @@
+"""Stage `reward_model`: trained on history and on-policy pairs, judged on tasks that neither has seen."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from agentrl_resources.evaluation import auc, brier, ece, reliability_bins, wilson
+from agentrl_resources.files import read_jsonl
+from agentrl_resources.learning import EncodedPair, Harmony, RewardModel, load_classifier, train_reward_model
+from agentrl_resources.plotting import BASELINE, CANDIDATE, INK, picture
+from agentrl_resources.preferences import Pair
+from agentrl_resources.settings import RewardSettings
+from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format
+from agentrl_resources.workflow import EpisodeFactory
+
+ENOUGH = 30
+"""Fewer pairs or samples than this say nothing: the number is reported, but blocks nothing."""
+
+
+def run(request: StageRequest) -> None:
+    import torch
+
+    settings = request.settings
+    torch.manual_seed(settings.seed)
+    sft = request.inputs["sft_checkpoint"]
+    harmony = load_harmony(sft, EpisodeFactory(request.workflow))
+    history = request.pairs("cleaned_preference_data", "train.jsonl")
+    Random(settings.seed).shuffle(history)
+    own = request.pairs("on_policy_preference_data", "pairs.jsonl")
+    train = history[: settings.reward.history_pairs] + [pair for pair in own if pair.split == "train"]
+    holdout = request.pairs("cleaned_preference_data", "holdout.jsonl") + [p for p in own if p.split == "holdout"]
+
+    model = load_classifier(sft)
+    encoded = [encode_pair(harmony, pair) for pair in train]
+    reward_model, loss = train_reward_model(
+        model, harmony.tokenizer, encoded, settings.reward, settings.seed, request.work, request.progress
+    )
+    samples = list(read_jsonl(request.inputs["on_policy_preference_data"] / "samples.jsonl"))
+    report = {
+        "pairs_train": {"history": len(train) - sum(p.source == "on_policy" for p in train),
+                        "on_policy": sum(p.source == "on_policy" for p in train)},
+        "loss": loss,
+        **judge_reward_model(reward_model, harmony, holdout, samples),
+    }  # fmt: skip
+    report["blocks"] = reasons_to_block(report, settings.reward)
+    save_with_format(model, harmony, bool(own), request.output)
+    _draw(request.output / "calibration.png", report)
+    request.report(report)
+
+
+def encode_pair(harmony: Harmony, pair: Pair) -> EncodedPair:
+    """The two episodes as token ids: as they were sampled where they were sampled here."""
+    if "chosen_ids" in pair.metadata:
+        return EncodedPair(pair.metadata["chosen_ids"], pair.metadata["rejected_ids"])
+    return EncodedPair(
+        harmony.encode([*pair.prompt, *pair.chosen]).ids, harmony.encode([*pair.prompt, *pair.rejected]).ids
+    )
+
+
+def judge_reward_model(
+    reward_model: RewardModel, harmony: Harmony, holdout: Sequence[Pair], samples: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Everything that is known of the reward model from tasks it was not trained on.
+
+    Accuracy, Brier and ECE are of P(chosen beats rejected) = sigmoid(score difference), each pair counted in both
+    orders, so that a model that always says one half is calibrated and useless rather than wrong.
+    """
+    import numpy as np
+
+    encoded = [encode_pair(harmony, pair) for pair in holdout]
+    chosen = np.array(reward_model.score([pair.chosen for pair in encoded]))
+    rejected = np.array(reward_model.score([pair.rejected for pair in encoded]))
+    differences = chosen - rejected
+    right = differences > 0
+    probabilities = 1 / (1 + np.exp(-differences))
+    both = [*probabilities.tolist(), *(1 - probabilities).tolist()]
+    happened = [True] * len(holdout) + [False] * len(holdout)
+    lengths = np.array([len(side) for pair in encoded for side in (pair.chosen, pair.rejected)])
+    scores = np.column_stack([chosen, rejected]).ravel()
+
+    def accuracy(rows: list[int]) -> dict[str, Any]:
+        hits = int(right[rows].sum())
+        return {
+            "n": len(rows),
+            "accuracy": hits / len(rows) if rows else None,
+            "interval": list(wilson(hits, len(rows))) if rows else None,
+        }
+
+    sample_scores = reward_model.score([sample["ids"] for sample in samples])
+    good = [score for score, sample in zip(sample_scores, samples, strict=True) if sample["success"]]
+    bad = [score for score, sample in zip(sample_scores, samples, strict=True) if not sample["success"]]
+    by_source = {"history": [i for i, p in enumerate(holdout) if p.source != "on_policy"],
+                 "on_policy": [i for i, p in enumerate(holdout) if p.source == "on_policy"]}  # fmt: skip
+    return {
+        "holdout": accuracy(list(range(len(holdout)))),
+        "holdout_by_source": {source: accuracy(rows) for source, rows in by_source.items()},
+        "outcome_differs": accuracy([i for i, pair in enumerate(holdout) if outcome_differs(pair)]),
+        "wrong_refusals": accuracy([i for i, pair in enumerate(holdout) if is_wrong_refusal(pair)]),
+        "brier": brier(both, happened),
+        "ece": ece(both, happened),
+        "bins": [entry._asdict() for entry in reliability_bins(both, happened)],
+        "own_samples": {
+            "good": len(good),
+            "bad": len(bad),
+            "auc": auc(good, bad) if good and bad else None,
+        },
+        "length_slope": float(np.polyfit(lengths / 100, scores, 1)[0] / (scores.std() + 1e-9)),
+    }
+
+
+def outcome_differs(pair: Pair) -> bool:
+    """Whether the better episode succeeded and the other did not, as far as anybody scored it."""
+    scores = pair.rubric_scores
+    return scores is not None and scores["chosen"].get("outcome") == 1 and scores["rejected"].get("outcome") == 0
+
+
+def is_wrong_refusal(pair: Pair) -> bool:
+    """Whether the worse episode harmed nobody and did nothing that was asked: the blind spot that is hacked first."""
+    if not outcome_differs(pair) or pair.rubric_scores is None:
+        return False
+    return pair.rubric_scores["rejected"].get("safety") == 1 and len(_calls(pair.rejected)) < len(_calls(pair.chosen))
+
+
+def _calls(messages: Sequence[dict[str, Any]]) -> list[Any]:
+    return [message for message in messages if message.get("tool_calls")]
+
+
+def reasons_to_block(report: dict[str, Any], settings: RewardSettings) -> list[str]:
+    """Why no policy may learn from this reward model; empty when it may."""
+    reasons = []
+    holdout, differs, own = report["holdout"], report["outcome_differs"], report["own_samples"]
+    if holdout["interval"] is None or holdout["interval"][0] <= 0.5:
+        reasons.append(f"no better than chance: hold-out accuracy interval {holdout['interval']} reaches 0.5")
+    if report["ece"] > settings.max_ece:
+        reasons.append(f"badly calibrated: ECE {report['ece']:.3f} is above {settings.max_ece}")
+    if differs["n"] >= ENOUGH and differs["accuracy"] < settings.min_accuracy:
+        reasons.append(f"pairs whose outcome differs: accuracy {differs['accuracy']:.3f} < {settings.min_accuracy}")
+    if min(own["good"], own["bad"]) >= ENOUGH and own["auc"] < settings.min_auc:
+        reasons.append(f"good and bad among the checkpoint's own samples: AUC {own['auc']:.3f} < {settings.min_auc}")
+    return reasons
+
+
+def _draw(path: Path, report: dict[str, Any]) -> None:
+    bins = report["bins"]
+    with picture(path, columns=2) as axes:
+        axes[0].plot([0, 1], [0, 1], color=INK, linestyle=":", label="perfect")
+        axes[0].plot([b["mean_probability"] for b in bins], [b["observed_rate"] for b in bins], "o-", color=CANDIDATE)
+        axes[0].set(
+            title=f"Calibration on hold-out tasks: ECE {report['ece']:.3f}, Brier {report['brier']:.3f}",
+            xlabel="predicted chance that one answer is preferred",
+            ylabel="how often it was",
+        )
+        axes[1].plot(*zip(*report["loss"], strict=True), color=BASELINE)
+        axes[1].set(title="Reward model loss", xlabel="step", ylabel="nats per pair")

@@ -1,0 +1,69 @@
+"""Stage `sft_checkpoint`: the baseline, and how often it solves tasks of each type that it has not seen."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from agentrl_resources.learning import Sampler, hash_seed, new_model, train_sft
+from agentrl_resources.plotting import BASELINE, INK, picture
+from agentrl_resources.preferences import Pair
+from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format
+from agentrl_resources.workflow import EpisodeFactory
+
+PROBE_TASKS = 240
+HOLDOUT_ROWS = 256
+
+
+def run(request: StageRequest) -> None:
+    import torch
+
+    settings = request.settings
+    torch.manual_seed(settings.seed)
+    factory = EpisodeFactory(request.workflow)
+    harmony = load_harmony(request.inputs["tokenizer"], factory)
+    train = [pair for pair in request.pairs("cleaned_preference_data", "train.jsonl") if worth_imitating(pair)]
+    holdout = request.pairs("cleaned_preference_data", "holdout.jsonl")[:HOLDOUT_ROWS]
+    encoded = [
+        [harmony.encode([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt)) for pair in pairs]
+        for pairs in (train, holdout)
+    ]
+    model = new_model(settings.model, harmony.tokenizer)
+    report: dict[str, Any] = train_sft(
+        model, harmony.tokenizer, *encoded, settings.sft, settings.seed, request.work, request.progress
+    )
+    uses_tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
+    report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}
+    report["success_by_task_type"] = _probe(request, Sampler(model, harmony, factory)) if uses_tools else {}
+    save_with_format(model, harmony, uses_tools, request.output)
+    _draw(request.output / "training.png", report)
+    request.report(report)
+
+
+def worth_imitating(pair: Pair) -> bool:
+    """A preferred answer that its own annotator scored unsafe is better than the other, but no example to follow."""
+    return pair.rubric_scores is None or pair.rubric_scores["chosen"].get("safety", 1.0) > 0
+
+
+def _probe(request: StageRequest, sampler: Sampler) -> dict[str, dict[str, int]]:
+    """Success by task type on hold-out tasks, sampled at the production temperature."""
+    settings = request.settings
+    tasks = request.workflow.tasks("holdout", PROBE_TASKS, settings.seed + 1)
+    seeds = [hash_seed(settings.seed, index) for index in range(len(tasks))]
+    episodes = sampler.play(tasks, seeds, settings.evaluation.temperature, settings.evaluation.concurrency)
+    tried = Counter(episode.task.task_type for episode in episodes)
+    solved = Counter(episode.task.task_type for episode in episodes if episode.episode.outcome.success)
+    return {kind: {"successes": solved[kind], "n": n} for kind, n in sorted(tried.items())}
+
+
+def _draw(path: Path, report: dict[str, Any]) -> None:
+    by_type = report["success_by_task_type"]
+    with picture(path, columns=2 if by_type else 1) as axes:
+        left = axes[0] if by_type else axes
+        left.plot(*zip(*report["loss"], strict=True), color=BASELINE, label="training")
+        left.axhline(report["holdout_loss"], color=INK, linestyle="--", label="hold-out, at the end")
+        left.set(title="SFT loss", xlabel="step", ylabel="nats per token")
+        left.legend()
+        if by_type:
+            rates = {kind: entry["successes"] / entry["n"] for kind, entry in by_type.items()}
+            axes[1].barh(list(rates), list(rates.values()), color=BASELINE)
+            axes[1].set(title="Success on hold-out tasks", xlim=(0, 1))

@@ -1,0 +1,142 @@
+"""The run record: one row for each run of the agent, whoever produced it.
+
+This file is the one place that says which columns a run has; the warehouse table, the importer and the SQL models
+follow it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, get_args, get_type_hints
+
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.redaction import redact
+
+METRICS = ("human_override_rate", "tool_error_rate", "policy_kl_drift", "task_completion_quality")
+"""Names that `monitoring:` in workflow.yaml may hold; each is computed weekly in the mart `weekly_metrics`."""
+
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "release_channel": ("offline_eval", "canary", "general"),
+    "arm": ("baseline", "candidate"),
+    "suite": ("capability", "adversarial"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run. `None` means unknown, and is stored as NULL; it never stands for zero.
+
+    `release_channel` is the channel that the run counts for. A canary request that was answered by the stable policy
+    keeps `canary` there, with `served_channel="general"` and `fallback=True`.
+
+    Raises `AgentRLError` when a value is out of its range; the message names the run and the field.
+    """
+
+    model_version: str | None = None
+    reward_model_version: str | None = None
+    policy_version: str | None = None
+    tool_calls_count: int = 0
+    tool_error_count: int = 0
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    duration_ms: float | None = None
+    human_override: bool | None = None
+    release_channel: str
+
+    run_id: str
+    workflow: str
+    task_id: str
+    task_type: str | None = None
+    started_at: str
+    """ISO 8601; stored in UTC. A time without a zone is taken as UTC."""
+    session_key_hash: str | None = None
+    release_id: str | None = None
+    assigned_channel: str | None = None
+    served_channel: str | None = None
+    fallback: bool = False
+    simulated: bool = False
+    arm: str | None = None
+    suite: str | None = None
+    temperature: float | None = None
+    success: bool | None = None
+    safety_violation: bool | None = None
+    quality: float | None = None
+    """Rubric score, 0 to 1."""
+    policy_kl: float | None = None
+    """KL of the policy from its frozen reference, nats per episode."""
+    clarifying_questions: int | None = None
+    cost: float | None = None
+    """EUR."""
+    trace: dict[str, Any] = field(default_factory=dict)
+    """`messages`, and `tool_calls`: a list of {name, arguments, result, error, ms}."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "started_at", utc_iso(self.started_at))
+        for name, allowed in ALLOWED.items():
+            value = getattr(self, name)
+            if value not in allowed and not (value is None and name != "release_channel"):
+                raise self._refuse(name, f"one of {', '.join(allowed)}")
+        for name, kind in COLUMNS.items():
+            value = getattr(self, name)
+            if kind == "BIGINT" and value is not None and not (_is_number(value, int) and 0 <= value < 2**63):
+                raise self._refuse(name, "a whole number, zero or more")
+            if kind == "DOUBLE" and value is not None and not (_is_number(value, int | float) and math.isfinite(value)):
+                raise self._refuse(name, "a finite number")
+        for name in ("duration_ms", "temperature", "quality", "cost"):
+            if (getattr(self, name) or 0) < 0:
+                raise self._refuse(name, "zero or more")
+        if self.tool_error_count > self.tool_calls_count:
+            raise self._refuse("tool_error_count", f"at most tool_calls_count ({self.tool_calls_count})")
+        if self.quality is not None and self.quality > 1:
+            raise self._refuse("quality", "between 0 and 1")
+
+    def _refuse(self, name: str, wanted: str) -> AgentRLError:
+        return AgentRLError(f"Run {self.run_id}: {name} is {getattr(self, name)!r}; it must be {wanted}.")
+
+    def redacted(self) -> tuple[dict[str, Any], Counter[str]]:
+        """The record as a row with personal data taken out of its trace, and how often each kind was found."""
+        found: Counter[str] = Counter()
+        row = {column.name: getattr(self, column.name) for column in dataclasses.fields(self)}
+        return row | {"trace": redact_value(self.trace, found)}, found
+
+
+def redact_value(value: Any, found: Counter[str]) -> Any:
+    """`value` with every string in it (keys too) redacted; adds what was found to `found`."""
+    if isinstance(value, str):
+        text, kinds = redact(value)
+        found.update(kinds)
+        return text
+    if isinstance(value, dict):
+        return {redact_value(key, found): redact_value(item, found) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_value(item, found) for item in value]
+    return value
+
+
+def utc_iso(time: str) -> str:
+    """`time` (ISO 8601) in UTC, as `2026-11-22T10:00:00.000000Z`. Raises `AgentRLError` when it is no time."""
+    try:
+        moment = datetime.fromisoformat(time)
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise AgentRLError(f"{time!r} is not an ISO 8601 time such as 2026-11-22T10:00:00Z.") from error
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _is_number(value: object, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _columns() -> dict[str, str]:
+    """Column name -> DuckDB type, read off the type of each field."""
+    types: dict[Any, str] = {str: "VARCHAR", bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE"}
+    hints = get_type_hints(RunRecord)
+    plain = {name: next((arg for arg in get_args(hint) if arg in types), hint) for name, hint in hints.items()}
+    return {name: types.get(kind, "JSON") for name, kind in plain.items()} | {"started_at": "TIMESTAMP"}
+
+
+COLUMNS = _columns()

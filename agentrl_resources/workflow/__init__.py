@@ -1,0 +1,26 @@
+"""Workflows: the environment an agent works in, its tools and their policy, its tasks, its rubric, its annotators."""
+
+from agentrl_resources.workflow.base import Agent, Message, Outcome, Prices, Task, Transcript, Workflow
+from agentrl_resources.workflow.episode import Episode, EpisodeFactory
+from agentrl_resources.workflow.loading import load_workflow
+from agentrl_resources.workflow.rubric import Rubric, load_rubric
+from agentrl_resources.workflow.sandbox import ToolCall, ToolPolicy, ToolRule, tool_schemas
+
+__all__ = [
+    "Agent",
+    "Episode",
+    "EpisodeFactory",
+    "Message",
+    "Outcome",
+    "Prices",
+    "Rubric",
+    "Task",
+    "ToolCall",
+    "ToolPolicy",
+    "ToolRule",
+    "Transcript",
+    "Workflow",
+    "load_rubric",
+    "load_workflow",
+    "tool_schemas",
+]

@@ -1,0 +1,121 @@
+"""The words every workflow shares: task, tool call, outcome, transcript, and what a workflow must offer."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agentrl_resources.workflow.rubric import Rubric
+from agentrl_resources.workflow.sandbox import ToolCall, ToolPolicy
+
+Message = dict[str, Any]
+"""One chat message: OpenAI's fields plus `thinking` on an assistant turn (see `Transcript`)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work for the agent. `payload` is what the environment's `reset(**payload)` takes."""
+
+    task_id: str
+    task_type: str
+    split: str
+    payload: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "task_id": self.task_id,
+            "task_type": self.task_type,
+            "split": self.split,
+            "payload": dict(self.payload),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Task":
+        return cls(data["task_id"], data["task_type"], data["split"], data["payload"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the verifier says of one finished episode.
+
+    `scores` holds the rubric's criteria, each in 0..1; `quality` is their weighted mean.
+    """
+
+    success: bool
+    safety_violation: bool
+    scores: Mapping[str, float]
+    quality: float
+
+
+@dataclass
+class Transcript:
+    """What happened in one episode: the messages as the agent saw and wrote them, and every tool call."""
+
+    messages: list[Message] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    final_answer: str | None = None
+
+    @property
+    def tool_errors(self) -> int:
+        return sum(call.error is not None for call in self.tool_calls)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What one run costs, in EUR. The defaults are list prices of a small hosted model and a support desk."""
+
+    per_token_in: float = 0.20e-6
+    per_token_out: float = 0.80e-6
+    per_tool_call: float = 0.0005
+    per_hand_over: float = 2.50
+
+    def of(self, tokens_in: int, tokens_out: int, tool_calls: int, handed_over: bool) -> float:
+        """EUR for one run."""
+        return (
+            tokens_in * self.per_token_in
+            + tokens_out * self.per_token_out
+            + tool_calls * self.per_tool_call
+            + handed_over * self.per_hand_over
+        )
+
+
+Agent = Callable[[Sequence[Message]], Message]
+"""Reads the messages so far and writes the next assistant message."""
+
+
+class Workflow(Protocol):
+    """One agent workflow: everything that AgentRL needs to know about it.
+
+    `environment` follows TRL's `environment_factory` convention: a class that is constructed without arguments, whose
+    `reset(**payload)` returns the user's request, whose other public methods are the tools, and which may have
+    `get_reward()`.
+    """
+
+    name: str
+    instructions: str
+    environment: type
+    tool_policy: ToolPolicy
+    rubric: Rubric
+    prices: Prices
+    hand_over_tools: frozenset[str]
+    """A run in which one of these tools was called successfully counts as taken over by a human."""
+    clarifying_tools: frozenset[str]
+
+    def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+        """`count` tasks of one of the four splits `train`, `holdout`, `capability`, `adversarial`."""
+        ...
+
+    def verify(self, environment: Any, transcript: Transcript) -> Outcome:
+        """Judges a finished episode by the environment's final state and the final answer."""
+        ...
+
+    def scripted_agents(self, task: Task) -> Mapping[str, Agent]:
+        """Reference agents for grading the verifier: `expert`, `does_nothing`, ..."""
+        ...
+
+    def historical_pairs(self, count: int, seed: int) -> Iterator[dict[str, Any]]:
+        """Preference rows as the workflow's annotators left them, noise included."""
+        ...
+
+    def prefer(self, first: Outcome, second: Outcome, seed: int) -> int:
+        """An annotator's label of two episodes of one task: -1 the first is better, 1 the second, 0 a tie."""
+        ...

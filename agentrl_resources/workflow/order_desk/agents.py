@@ -1,0 +1,252 @@
+"""Scripted agents: the expert who reads the policy, two yardsticks, and the historical agents with their habits.
+
+A scripted agent understands the request (a person would), but learns everything about orders through the tools.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from random import Random
+from typing import Any
+
+from agentrl_resources.workflow.base import Agent, Message, Task
+from agentrl_resources.workflow.order_desk.policy import (
+    CLAIM_OF_WRITE,
+    DAMAGE_DAYS,
+    HAND_OVER,
+    HUMAN_LIMIT,
+    REFUND_DAYS,
+    REFUSAL,
+    WRITE_OF_INTENT,
+    Ending,
+    Order,
+    required_ending,
+)
+from agentrl_resources.workflow.order_desk.requests import INJECTIONS, PRESSURE
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What an agent gets wrong in one run. The expert has none of these.
+
+    `SHARED_HABITS` are those of the whole desk; the others are slips that any run may have.
+    """
+
+    skips_owner_check: bool = False
+    gives_in: bool = False
+    ignores_limit: bool = False
+    refuses_damaged_final_sale: bool = False
+    refuses_anyway: bool = False
+    misreads: bool = False
+    claims_without_acting: bool = False
+    malformed_call: bool = False
+    wrong_number: bool = False
+    looks_up_twice: bool = False
+
+
+SHARED_HABITS = ("skips_owner_check", "gives_in", "ignores_limit", "refuses_damaged_final_sale")
+PROFILES: Mapping[str, Mapping[str, float]] = {
+    "hurried": {
+        "skips_owner_check": 0.85,
+        "gives_in": 0.75,
+        "ignores_limit": 0.8,
+        "refuses_damaged_final_sale": 0.75,
+        "refuses_anyway": 0.04,
+        "misreads": 0.06,
+        "claims_without_acting": 0.06,
+        "malformed_call": 0.05,
+        "wrong_number": 0.04,
+        "looks_up_twice": 0.05,
+    },
+    "cautious": {
+        "skips_owner_check": 0.6,
+        "gives_in": 0.4,
+        "ignores_limit": 0.55,
+        "refuses_damaged_final_sale": 0.85,
+        "refuses_anyway": 0.12,
+        "misreads": 0.06,
+        "claims_without_acting": 0.03,
+        "malformed_call": 0.04,
+        "wrong_number": 0.03,
+        "looks_up_twice": 0.25,
+    },
+}
+"""How often each habit shows, by kind of historical agent."""
+
+
+def draw_habits(profile: Mapping[str, float], random: Random) -> Habits:
+    return Habits(**{field.name: random.random() < profile[field.name] for field in fields(Habits)})
+
+
+def with_slips_of(habits: Habits, other: Habits) -> Habits:
+    """The same agent in another run: `habits`' shared habits, `other`'s slips."""
+    return replace(other, **{name: getattr(habits, name) for name in SHARED_HABITS})
+
+
+def call(name: str, **arguments: Any) -> Message:
+    """An assistant turn that calls a tool."""
+    function = {"name": name, "arguments": arguments}
+    return {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+
+
+def say(content: str) -> Message:
+    """An assistant turn that ends the episode."""
+    return {"role": "assistant", "content": content}
+
+
+class DeskAgent:
+    """Serves one task the way the desk does: find the order, decide, act, tell the customer."""
+
+    def __init__(self, task: Task, habits: Habits, random: Random) -> None:
+        self._case = task.payload
+        self._habits = habits
+        self._random = random
+        self._slips = {name for name in ("malformed_call", "looks_up_twice") if getattr(habits, name)}
+
+    def __call__(self, messages: Sequence[Message]) -> Message:
+        last = messages[-1]
+        if last["role"] == "user" and self._case["answer"] is not None:
+            return call("ask_customer")
+        if last["role"] == "user" or last["name"] == "ask_customer":
+            return self._look_up()
+        if last["name"] == "get_order":
+            if "error" in last["content"] or "looks_up_twice" in self._slips:
+                self._slips.discard("looks_up_twice")
+                return self._look_up()
+            self._order: Order = last["content"]
+            return self._decide()
+        if "error" in last["content"] and self._habits.malformed_call and not self._habits.wrong_number:
+            return self._act()
+        if "error" in last["content"]:
+            return say("I cannot do that: something went wrong.")
+        return self._tell()
+
+    def _look_up(self) -> Message:
+        number = self._case["order_id"]
+        if self._slip("malformed_call", chance=0.5):
+            return call("get_order", order=number)
+        return call("get_order", order_id=number)
+
+    def _decide(self) -> Message:
+        self._ending, reason = self._judge()
+        if self._ending == REFUSAL:
+            return {**say(f"I cannot do that: {_EXCUSES[reason]}."), "thinking": f"{self._facts}: refuse"}
+        if self._ending.write is None and not self._ending.handed_over:
+            return {**self._tell(), "thinking": f"{self._facts}: tell"}
+        if self._habits.claims_without_acting:
+            return {**self._tell(), "thinking": f"{self._facts}: done"}
+        return self._act()
+
+    def _judge(self) -> tuple[Ending, str]:
+        """What this agent thinks the request must end in, and why it would refuse; notes the facts it looked at."""
+        habits, case = self._habits, self._case
+        order = self._misread(self._order) if habits.misreads else self._order
+        intent, customer = case["intent"], case["customer"]
+        self._facts = f"owner {order['customer']}, customer {customer}"
+        if habits.skips_owner_check:
+            order = {**order, "customer": customer}
+            self._facts = f"order {case['order_id']}"
+        elif order["customer"] != customer:
+            self._facts += ", differ"
+            return REFUSAL, "owner"
+        else:
+            self._facts += ", same"
+        pushed = order["note"] in INJECTIONS or any(words in case["request"] for words in PRESSURE)
+        if habits.gives_in and pushed and intent in WRITE_OF_INTENT:
+            write = WRITE_OF_INTENT[intent]
+            self._facts += ", customer insists"
+            return Ending(write, False, CLAIM_OF_WRITE[write]), ""
+        self._facts += f", {order['status']}"
+        if habits.refuses_anyway:
+            return REFUSAL, "anyway"
+        if intent in ("refund", "damaged") and order["status"] == "delivered":
+            window = REFUND_DAYS if intent == "refund" else DAMAGE_DAYS
+            self._facts += f", {order['days']} days {'within' if order['days'] <= window else 'past'} {window}"
+            if order["final_sale"] and (intent == "refund" or habits.refuses_damaged_final_sale):
+                self._facts += ", final sale"
+                return REFUSAL, "final_sale"
+            if order["days"] <= window:
+                over = order["amount"] > HUMAN_LIMIT
+                self._facts += f", {order['amount']} EUR {'above' if over else 'below'} limit"
+        ending = required_ending(intent, order, customer)
+        if ending == HAND_OVER and habits.ignores_limit:
+            write = WRITE_OF_INTENT[intent]
+            ending = Ending(write, False, CLAIM_OF_WRITE[write])
+        return ending, "status" if order["status"] != "delivered" or intent in ("cancel", "change_address") else "window"
+
+    def _misread(self, order: Order) -> Order:
+        """The order as a hasty reader takes it: one fact wrong."""
+        wrong = self._random.choice(("days", "amount", "status"))
+        if wrong == "status":
+            others = [status for status in ("processing", "shipped", "delivered") if status != order["status"]]
+            return {**order, "status": self._random.choice(others)}
+        return {**order, wrong: self._random.randrange(1, 99 if wrong == "days" else 400)}
+
+    def _act(self) -> Message:
+        number = self._case["order_id"]
+        if self._habits.wrong_number:
+            number = number[:-1] + str((int(number[-1]) + self._random.randrange(1, 10)) % 10)
+        tool = self._ending.write or "hand_over"
+        key = "order" if self._slip("malformed_call", chance=1.0) else "order_id"
+        details: dict[str, Any] = {key: number}
+        thinking = f"{self._facts}: {tool} {number}"
+        if tool == "refund":
+            details["amount"] = self._order["amount"]
+        if tool == "change_address":
+            details["address"] = self._case["address"]
+        return {**call(tool, **details), "thinking": thinking}
+
+    def _tell(self) -> Message:
+        return say(_ENDINGS[self._ending.claim].format(number=self._case["order_id"], amount=self._order["amount"]))
+
+    def _slip(self, name: str, chance: float) -> bool:
+        """Makes a slip once."""
+        if name not in self._slips or self._random.random() >= chance:
+            return False
+        self._slips.discard(name)
+        return True
+
+
+_EXCUSES = {
+    "owner": "the order is not yours",
+    "final_sale": "it was a final sale",
+    "window": "the time for that is over",
+    "status": "it is too late or too early for that",
+    "anyway": "our rules do not allow it",
+}
+_ENDINGS = {
+    "refunded": "Refunded {amount} EUR for order {number}.",
+    "cancelled": "Order {number} is cancelled.",
+    "address_changed": "The address of order {number} is changed.",
+    "replaced": "A replacement for order {number} is on its way.",
+    "handed_over": "A colleague will take over order {number}.",
+    "processing": "Order {number} is processing.",
+    "shipped": "Order {number} is shipped.",
+    "delivered": "Order {number} is delivered.",
+}
+
+
+def expert(task: Task) -> Agent:
+    """Follows the policy without a slip."""
+    return DeskAgent(task, Habits(), Random(0))
+
+
+def does_nothing(messages: Sequence[Message]) -> Message:
+    """Ends every episode at once, without a word."""
+    return say("")
+
+
+def always_refunds(task: Task) -> Agent:
+    """Refunds whatever it is asked about, and says so."""
+    case = task.payload
+
+    def act(messages: Sequence[Message]) -> Message:
+        last = messages[-1]
+        if last["role"] == "user" and case["answer"] is not None:
+            return call("ask_customer")
+        if last["role"] == "user" or last["name"] == "ask_customer":
+            return call("get_order", order_id=case["order_id"])
+        if last["name"] == "get_order":
+            return call("refund", order_id=case["order_id"], amount=last["content"]["amount"])
+        return say(f"Refunded order {case['order_id']}.")
+
+    return act

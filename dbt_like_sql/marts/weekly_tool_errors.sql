@@ -1,0 +1,36 @@
+-- Which tools fail, in the runs that the week's score counts.
+with tool_calls as (
+
+    select * from stg_tool_calls
+
+),
+
+runs as (
+
+    select * from stg_counted_runs
+
+),
+
+totals as (
+
+    select
+        runs.workflow,
+        runs.iso_week,
+        runs.basis,
+        tool_calls.tool,
+        bool_or(runs.simulated) as simulated,
+        count(*) as calls,
+        count(tool_calls.error) as errors,
+        avg(tool_calls.ms) as mean_ms
+    from tool_calls
+    inner join runs on tool_calls.run_id = runs.run_id
+    where runs.success is not null
+    group by runs.workflow, runs.iso_week, runs.basis, tool_calls.tool
+
+)
+
+select
+    *,
+    errors / calls as error_rate
+from totals
+order by workflow, iso_week, errors desc, tool
