@@ -21,6 +21,7 @@ from agentrl_resources.telemetry import (
     load_models,
     weekly_score,
 )
+from agentrl_resources.telemetry.score import TaskTotals, score_interval
 
 MODELS = load_models(SQL_FOLDER)
 
@@ -40,6 +41,22 @@ def columns_of(warehouse: Warehouse, table: str) -> list[tuple[str, str]]:
 def iso_week(record: RunRecord) -> str:
     year, week, _ = datetime.fromisoformat(record.started_at).isocalendar()
     return f"{year}-W{week:02}"
+
+
+def by_task(runs: list[RunRecord]) -> list[TaskTotals]:
+    tasks = defaultdict(list)
+    for run in runs:
+        tasks[run.task_id].append(run)
+    return [
+        TaskTotals(
+            runs=len(task),
+            successes=sum(run.success is True for run in task),
+            overrides=sum(run.human_override is True for run in task),
+            calls=sum(run.tool_calls_count for run in task),
+            errors=sum(run.tool_error_count for run in task),
+        )
+        for task in tasks.values()
+    ]
 
 
 def counted(records: list[RunRecord]) -> dict[tuple[str, str], tuple[str, list[RunRecord]]]:
@@ -93,7 +110,7 @@ def test_the_score_is_what_plain_python_computes(tmp_path: Path) -> None:
             weekly = weekly_score(connection, *key)
         assert (weekly.success, weekly.human_override, weekly.tool_error) == pytest.approx((success, override, error))
         assert weekly.reliability_score == pytest.approx(score)
-        assert weekly.interval[0] <= score <= weekly.interval[1]
+        assert weekly.interval == pytest.approx(score_interval(by_task(labelled)))
 
 
 def test_no_run_and_no_count_is_lost_between_the_tables(tmp_path: Path) -> None:

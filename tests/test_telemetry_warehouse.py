@@ -96,22 +96,21 @@ def test_a_late_label_finds_its_run_and_outlives_a_second_report(warehouse: Ware
 def test_of_several_labels_the_latest_counts_in_whatever_order_they_arrive(tmp_path: Path) -> None:
     rng = random_seed()
     record = random_record(rng, run_id="run-1")
+    latest = rng.random() < 0.5
     labels = [
-        {
-            "human_override": rng.choice([True, False, None]),
-            "success": rng.choice([True, False, None]),
-            "labelled_at": f"2026-11-{day}T10:00:00Z",
-        }
-        for day in (20, 20, 21, 22, 22)
+        # Two people who disagree at the same moment: an override and a success are believed.
+        ("2026-11-20", True, False),
+        ("2026-11-20", False, True),
+        ("2026-11-21", not latest, None),
+        ("2026-11-22", latest, None),
     ]
-    labels.append({"human_override": True, "success": False, "labelled_at": "2026-11-23T10:00:00Z"})
     for number in range(3):
         warehouse = Warehouse(tmp_path / f"{number}.duckdb")
         warehouse.ingest([record])
-        for label in rng.sample(labels, len(labels)):
-            warehouse.label("run-1", **label)
+        for day, override, success in rng.sample(labels, len(labels)):
+            warehouse.label("run-1", human_override=override, success=success, labelled_at=day)
         (row,) = rows(warehouse)
-        assert (row["human_override"], row["success"]) == (True, False)
+        assert (row["human_override"], row["success"]) == (latest, True)
 
 
 def test_personal_data_never_reaches_the_file(warehouse: Warehouse) -> None:

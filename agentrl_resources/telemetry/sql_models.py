@@ -98,8 +98,8 @@ def load_models(folder: Path, raw_tables: Mapping[str, Iterable[str]] = RAW_TABL
                 f"{files[name]} reads an unknown table '{table}'; {nearest(table, [*files, *raw_tables])}"
             )
     try:
-        order = TopologicalSorter({name: tables & files.keys() for name, tables in reads.items()}).static_order()
-        ordered = list(order)
+        needs = {name: sorted(tables & files.keys()) for name, tables in reads.items()}
+        ordered = list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         raise AgentRLError(
             f"{folder}: these models read each other in a circle: {' -> '.join(error.args[1])}."

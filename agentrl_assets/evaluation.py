@@ -1,0 +1,130 @@
+"""Evaluation: the frozen tasks, and every episode of both arms on them."""
+
+import re
+from typing import Any
+
+import dagster as dg
+
+from agentrl_assets.project import code_version
+from agentrl_assets.reporting import counts, materialized, table, with_interval
+from agentrl_resources.dagster_resources import Training, Workspace
+from agentrl_resources.files import Artifact, read_jsonl, write_jsonl
+from agentrl_resources.workflow import Task, Workflow
+
+SUITES = ("capability", "adversarial")
+_SIZES = ("evaluation.capability_tasks", "evaluation.adversarial_tasks")
+_TRAINING_TASKS = 3_000
+"""Training tasks whose text is compared with the suite's; the generator's phrases have all come up by then."""
+
+
+@dg.asset(
+    group_name="evaluation",
+    owners=["team:product"],
+    kinds={"jsonl"},
+    code_version=code_version(1, *_SIZES, "seed", workflow=True),
+)
+def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
+    """The frozen capability and adversarial tasks, archived by digest."""
+    tasks = _generated(workspace)
+    with workspace.store.stage("eval_suite") as folder:
+        for suite in SUITES:
+            write_jsonl(folder / f"{suite}.jsonl", tasks[suite])
+        artifact = workspace.store.commit("eval_suite", folder)
+    sizes = counts({suite: len(rows) for suite, rows in tasks.items()}, of="suite")
+    return materialized(artifact, tasks=sizes, first_tasks=table(rows[0] for rows in tasks.values()))
+
+
+@dg.asset(
+    group_name="evaluation",
+    owners=["team:ml"],
+    kinds={"jsonl"},
+    deps=["eval_suite", "sft_checkpoint", "ppo_policy", "reward_model", "rubric"],
+    code_version=code_version(
+        1,
+        *(f"evaluation.{name}" for name in ("temperature", "greedy_control", "concurrency")),
+        "workflow.baseline",
+        "workflow.reward_model",
+        "seed",
+        workflow=True,
+    ),
+    pool="training",
+)
+def offline_eval_suite(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
+    """Every episode of both arms on the same tasks and seeds, with its trace; greedy decoding beside it as a control."""
+    artifact = training.run(context)
+    comparison = artifact.report["comparison"]
+    return materialized(artifact, episodes=artifact.report["episodes"], comparison=table(comparison_rows(comparison)))
+
+
+@dg.asset_check(asset="eval_suite", blocking=True, metadata={"owner": "team:ml"})
+def suite_is_frozen(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """The archived tasks are the ones that the workflow's generator gives for this seed, byte for byte."""
+    archived = _archived(workspace.latest(context, "eval_suite"))
+    differ = [suite for suite, tasks in _generated(workspace).items() if tasks != archived[suite]]
+    said = f"Tasks that have changed: {', '.join(differ)}." if differ else "Generated again, they are the same."
+    return dg.AssetCheckResult(passed=not differ, description=said)
+
+
+@dg.asset_check(
+    asset="eval_suite",
+    additional_deps=["cleaned_preference_data"],
+    blocking=True,
+    metadata={"owner": "team:ml"},
+)
+def no_text_is_shared_with_training(
+    context: dg.AssetCheckExecutionContext, workspace: Workspace
+) -> dg.AssetCheckResult:
+    """No request of the suite, its numbers aside, is one that training has seen."""
+    workflow = workspace.workflow
+    cleaned = workspace.latest(context, "cleaned_preference_data").path
+    seen = {_without_numbers(_last_request(row["prompt"])) for row in read_jsonl(cleaned / "train.jsonl")}
+    seen |= {_request(workflow, task) for task in workflow.tasks("train", _TRAINING_TASKS, workspace.settings.seed)}
+    suite = _archived(workspace.latest(context, "eval_suite"))
+    asked = {_request(workflow, Task.from_dict(row)) for rows in suite.values() for row in rows}
+    shared = sorted(asked & seen)
+    said = f"{len(shared)} of {len(asked)} requests are known from training" + (f", for example: {shared[0]}" if shared else ".")
+    return dg.AssetCheckResult(passed=not shared, description=said, metadata={"compared_with": len(seen)})
+
+
+def comparison_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+    """The report's comparison as rows: both arms by temperature and suite, with the paired test."""
+    return [
+        {
+            "temperature": temperature,
+            "suite": suite,
+            "n": result["n"],
+            **{
+                arm: with_interval(result[arm]["success_rate"], result[arm]["success_interval"])
+                for arm in ("baseline", "candidate")
+            },
+            "difference": with_interval(result["difference"], result["difference_interval"]),
+            "mcnemar_p": result["p_value"],
+            "minimum_detectable_effect": result["minimum_detectable_effect"],
+            "violations": f"{result['baseline']['safety_violations']} -> {result['candidate']['safety_violations']}",
+        }
+        for temperature, suites in comparison.items()
+        for suite, result in suites.items()
+    ]
+
+
+def _generated(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
+    options, seed = workspace.settings.evaluation, workspace.settings.seed
+    sizes = {"capability": options.capability_tasks, "adversarial": options.adversarial_tasks}
+    workflow = workspace.workflow
+    return {suite: [task.to_dict() for task in workflow.tasks(suite, sizes[suite], seed)] for suite in SUITES}
+
+
+def _archived(suite: Artifact) -> dict[str, list[dict[str, Any]]]:
+    return {name: list(read_jsonl(suite.path / f"{name}.jsonl")) for name in SUITES}
+
+
+def _request(workflow: Workflow, task: Task) -> str:
+    return _without_numbers(workflow.environment().reset(**task.payload))
+
+
+def _last_request(prompt: list[dict[str, Any]]) -> str:
+    return next((str(turn["content"]) for turn in reversed(prompt) if turn["role"] == "user"), "")
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+", "#", " ".join(text.casefold().split()))

@@ -1,0 +1,64 @@
+"""The policy, and whether its training can be believed."""
+
+import math
+
+import dagster as dg
+
+from agentrl_assets.project import code_version
+from agentrl_assets.reporting import materialized, numbers, percent, table
+from agentrl_resources.dagster_resources import Training, Workspace
+
+REFUSAL_DRIFT = 0.10
+"""Share of episodes, beyond the baseline's, that end without any action: the earliest sign of reward hacking."""
+
+
+@dg.asset(
+    group_name="training",
+    owners=["team:ml"],
+    kinds={"pytorch", "huggingface"},
+    deps=["sft_checkpoint", "reward_model"],
+    code_version=code_version(1, "ppo", "workflow.policy_training", "seed", workflow=True),
+    pool="training",
+)
+def ppo_policy(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
+    """The policy after multi-turn PPO on the reward model alone, held to the SFT checkpoint by an explicit KL penalty."""
+    artifact = training.run(context)
+    return materialized(artifact, **numbers(artifact.report), iterations=table(artifact.report["history"]))
+
+
+@dg.asset_check(asset="ppo_policy", blocking=True, metadata={"owner": "team:ml"})
+def training_was_finite(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """No loss, gradient or reward of any iteration was infinite or not a number."""
+    history = workspace.latest(context, "ppo_policy").report["history"]
+    broken = [
+        entry["iteration"]
+        for entry in history
+        if not entry.get("finite", 1) or not all(math.isfinite(value) for value in entry.values())
+    ]
+    said = f"Iterations with values that are not finite: {broken}." if broken else f"{len(history)} iterations, all finite."
+    return dg.AssetCheckResult(passed=not broken, description=said)
+
+
+@dg.asset_check(asset="ppo_policy", blocking=True, metadata={"owner": "team:ml"})
+def kl_stayed_below_the_ceiling(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """The policy never went further from the SFT checkpoint than the ceiling allows."""
+    ceiling = workspace.settings.ppo.kl_ceiling
+    highest = max(entry["kl"] for entry in workspace.latest(context, "ppo_policy").report["history"])
+    return dg.AssetCheckResult(
+        passed=highest <= ceiling,
+        description=f"The highest KL was {highest:.1f} nats an episode, {ceiling:g} are allowed.",
+        metadata={"highest_kl": highest, "ceiling": ceiling},
+    )
+
+
+@dg.asset_check(asset="ppo_policy", metadata={"owner": "team:product"})
+def refusals_did_not_drift(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """The policy refuses about as often as the baseline, with which its first rollout was made."""
+    history = workspace.latest(context, "ppo_policy").report["history"]
+    first, last = history[0]["no_action"], history[-1]["no_action"]
+    return dg.AssetCheckResult(
+        passed=last - first <= REFUSAL_DRIFT,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Episodes without any action went from {percent(first)} to {percent(last)}.",
+        metadata={"first": first, "last": last, "allowed_drift": REFUSAL_DRIFT},
+    )

@@ -1,0 +1,51 @@
+"""The reward model, and whether a policy may learn from it."""
+
+from typing import Any
+
+import dagster as dg
+
+from agentrl_assets.project import code_version
+from agentrl_assets.reporting import materialized, numbers, table, with_interval
+from agentrl_resources.dagster_resources import Training, Workspace
+
+
+@dg.asset(
+    group_name="training",
+    owners=["team:ml"],
+    kinds={"pytorch", "huggingface"},
+    deps=["cleaned_preference_data", "on_policy_preference_data", "sft_checkpoint"],
+    code_version=code_version(1, "reward", "seed", workflow=True),
+    pool="training",
+)
+def reward_model(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
+    """Bradley-Terry reward model with its calibration on tasks that it has not seen."""
+    artifact = training.run(context)
+    return materialized(artifact, **_shown(artifact.report))
+
+
+@dg.asset_check(asset="reward_model", blocking=True, metadata={"owner": "team:ml"})
+def reward_is_calibrated(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """Better than chance, calibrated, and right where the outcome differs: otherwise no policy may learn from it."""
+    report = workspace.latest(context, "reward_model").report
+    return dg.AssetCheckResult(
+        passed=not report["blocks"],
+        description="; ".join(report["blocks"]) or "A policy may learn from it.",
+        metadata=_shown(report),
+    )
+
+
+def _shown(report: dict[str, Any]) -> dict[str, Any]:
+    accuracies = {
+        "all hold-out pairs": report["holdout"],
+        **{f"hold-out pairs, {source}": entry for source, entry in report["holdout_by_source"].items()},
+        "pairs whose outcome differs": report["outcome_differs"],
+        "wrong refusals": report["wrong_refusals"],
+    }
+    rows = (
+        {"pairs": name, "n": entry["n"], "accuracy": with_interval(entry["accuracy"], entry["interval"])}
+        for name, entry in accuracies.items()
+    )
+    shown = {**numbers(report), "accuracy": table(rows), "calibration_bins": table(report["bins"])}
+    if report["own_samples"]["auc"] is not None:
+        shown["auc_on_own_samples"] = report["own_samples"]["auc"]
+    return shown

@@ -1,0 +1,59 @@
+"""Supervised fine-tuning: the tokenizer and the baseline, whose frozen copy is PPO's reference."""
+
+import dagster as dg
+
+from agentrl_assets.project import code_version
+from agentrl_assets.reporting import materialized, numbers, table, with_interval
+from agentrl_resources.dagster_resources import Training, Workspace
+from agentrl_resources.evaluation import wilson
+
+SUCCESS_FLOOR = 0.10
+"""Share of hold-out tasks of a type that the baseline must solve: PPO cannot reinforce what is never sampled."""
+
+
+@dg.asset(
+    group_name="training",
+    owners=["team:ml"],
+    kinds={"huggingface"},
+    deps=["cleaned_preference_data"],
+    code_version=code_version(1, "model.base", "model.vocabulary", workflow=True),
+    pool="training",
+)
+def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
+    """The tokenizer with the Harmony conversation format: trained on the cleaned pairs, or the base model's."""
+    artifact = training.run(context)
+    return materialized(artifact, **numbers(artifact.report))
+
+
+@dg.asset(
+    group_name="training",
+    owners=["team:ml"],
+    kinds={"pytorch", "huggingface"},
+    deps=["cleaned_preference_data", "tokenizer"],
+    code_version=code_version(
+        1, "model", "sft", "seed", "evaluation.temperature", "evaluation.concurrency", workflow=True
+    ),
+    pool="training",
+)
+def sft_checkpoint(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
+    """The stable baseline: a GPT-OSS model trained on the preferred answers, with loss on the agent's tokens only."""
+    artifact = training.run(context)
+    by_type = table(_success(kind, **entry) for kind, entry in artifact.report["success_by_task_type"].items())
+    return materialized(artifact, **numbers(artifact.report), success_by_task_type=by_type)
+
+
+@dg.asset_check(asset="sft_checkpoint", metadata={"owner": "team:ml"})
+def every_task_type_is_learned(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """The baseline solves some hold-out tasks of every type: PPO cannot reinforce what is never sampled."""
+    by_type = workspace.latest(context, "sft_checkpoint").report["success_by_task_type"]
+    missed = [kind for kind, entry in by_type.items() if entry["successes"] < SUCCESS_FLOOR * entry["n"]]
+    said = f"Solved in fewer than {100 * SUCCESS_FLOOR:.0f} % of the tasks: {', '.join(missed)}." if missed else ""
+    return dg.AssetCheckResult(
+        passed=not missed,
+        description=said or f"All {len(by_type)} types of task are solved at least sometimes.",
+        metadata={"success_by_task_type": table(_success(kind, **entry) for kind, entry in by_type.items())},
+    )
+
+
+def _success(kind: str, successes: int, n: int) -> dict[str, str | int]:
+    return {"task_type": kind, "n": n, "success": with_interval(successes / n, wilson(successes, n))}

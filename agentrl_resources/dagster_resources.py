@@ -1,0 +1,265 @@
+"""What assets are built with: the workspace (settings, stores, workflow) and the launcher of long stages."""
+
+import functools
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError  # not among dagster's exports
+from pydantic import Field
+
+from agentrl_resources.dagster_history import latest_build
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.files import (
+    Artifact,
+    ArtifactStore,
+    digest_file,
+    digest_json,
+    digest_tree,
+    write_atomic,
+    write_json,
+)
+from agentrl_resources.preferences import RawRow, read_pairs
+from agentrl_resources.release import Registry
+from agentrl_resources.settings import Settings, load_settings
+from agentrl_resources.telemetry import Warehouse
+from agentrl_resources.workflow import Workflow, load_workflow
+
+PROJECT = Path(__file__).parents[1]
+"""Where the code lies, with the SQL models and the lock file."""
+
+_STDERR_LINES = 20
+
+
+class Workspace(dg.ConfigurableResource):
+    """One project: its workflow file, its state folder, and everything that lies there."""
+
+    home: str = Field(description="The state folder.")
+    workflow_file: str = Field(description="The workflow file.")
+    preferences: str | None = Field(default=None, description="Preference data, in place of what the file names.")
+    rubric_file: str | None = Field(default=None, description="A rubric, in place of the workflow's own.")
+
+    @classmethod
+    def from_environment(cls) -> "Workspace":
+        """AGENTRL_HOME (.agentrl), AGENTRL_WORKFLOW_FILE (workflow.yaml), AGENTRL_PREFERENCES, AGENTRL_RUBRIC."""
+
+        def path(name: str, default: str | None = None) -> str | None:
+            value = os.environ.get(name) or default
+            return value and str(Path(value).expanduser().absolute())
+
+        return cls(
+            home=path("AGENTRL_HOME", ".agentrl"),
+            workflow_file=path("AGENTRL_WORKFLOW_FILE", "workflow.yaml"),
+            preferences=path("AGENTRL_PREFERENCES"),
+            rubric_file=path("AGENTRL_RUBRIC"),
+        )
+
+    @property
+    def root(self) -> Path:
+        return Path(self.home)
+
+    @property
+    def settings(self) -> Settings:
+        """What the workflow file said when this process first asked. Its paths count from its own folder."""
+        settings = _settings(Path(self.workflow_file))
+        source = self.preferences or settings.preferences.source
+        if source is not None:
+            source = str(Path(self.workflow_file).parent / Path(source).expanduser())
+        preferences = settings.preferences.model_copy(update={"source": source})
+        return settings.model_copy(update={"preferences": preferences})
+
+    @property
+    def workflow(self) -> Workflow:
+        return load_workflow(self.settings.workflow.target, Path(self.rubric_file) if self.rubric_file else None)
+
+    @property
+    def store(self) -> ArtifactStore:
+        return ArtifactStore(self.root)
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(self.root / "warehouse.duckdb")
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.root / "registry")
+
+    @property
+    def progress_file(self) -> Path:
+        return self.root / "progress.jsonl"
+
+    @property
+    def spool(self) -> list[Path]:
+        """Files of run records that wait to be ingested, oldest name first."""
+        return sorted((self.root / "spool").glob("*.jsonl*"))
+
+    def find(self, instance: dg.DagsterInstance, asset: str) -> Artifact | None:
+        """The artifact of the latest materialisation; None when there was none."""
+        built = latest_build(instance, asset)
+        return None if built is None else self.store.get(asset, built.data_version)
+
+    def latest(self, context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, asset: str) -> Artifact:
+        """The artifact of the latest materialisation. AgentRLError when the asset was never built."""
+        artifact = self.find(context.instance, asset)
+        if artifact is None:
+            raise AgentRLError(f"{asset} was never built. Build it first: agentrl run --select {asset}")
+        return artifact
+
+    def preference_rows(self) -> Iterator[RawRow]:
+        """The preference data as it comes: the user's, or what the workflow's own annotators left."""
+        settings, workflow = self.settings, self.workflow
+        if settings.preferences.source is not None:
+            return read_pairs(settings.preferences.source)
+        pairs = workflow.historical_pairs(settings.preferences.pairs, settings.seed)
+        source = f"{workflow.name} annotators"
+        return (RawRow(number, source, pair) for number, pair in enumerate(pairs, start=1))
+
+    def source_digest(self, asset: str) -> str | None:
+        """What an asset that reads the outside world would find there now; None for an asset that reads only assets."""
+        sources = {
+            "rubric": self._rubric_digest,
+            "raw_preference_data": self._preferences_digest,
+            "agent_runs": self._runs_digest,
+        }
+        return sources[asset]() if asset in sources else None
+
+    def table_digest(self, table: str) -> str:
+        """SHA-256 of a warehouse table's rows, whatever their order; of nothing when there is no warehouse."""
+        if not self.warehouse.path.exists():
+            return digest_json(None)
+        rows = f'SELECT sha256(CAST(row AS VARCHAR)) AS digest FROM "{table}" AS row'
+        found = self.warehouse.query(f"SELECT sha256(string_agg(digest, '' ORDER BY digest)) AS digest FROM ({rows})")
+        return found[0]["digest"] or digest_json([])
+
+    @property
+    def workflow_code(self) -> str:
+        """Digest of the Python files that define the workflow, so that an edited environment is a new version."""
+        target = self.settings.workflow.target
+        module = target.partition(":")[0] if ":" in target else f"agentrl_resources.workflow.{target}"
+        try:
+            spec = importlib.util.find_spec(module)
+        except ModuleNotFoundError:
+            spec = None
+        if spec is None or spec.origin is None:
+            load_workflow(target)  # says what is wrong with the name
+            return ""
+        file = Path(spec.origin)
+        files = sorted(file.parent.rglob("*.py")) if spec.submodule_search_locations else [file]
+        return digest_json({path.relative_to(file.parent).as_posix(): digest_file(path) for path in files})
+
+    def _rubric_digest(self) -> str:
+        return self.workflow.rubric.digest
+
+    def _preferences_digest(self) -> str:
+        settings = self.settings
+        if settings.preferences.source is None:
+            made_from = [settings.preferences.pairs, settings.seed, self.workflow_code, self.workflow.rubric.digest]
+            return digest_json(made_from)
+        read_pairs(settings.preferences.source)  # says what is wrong with a path
+        source = Path(settings.preferences.source)
+        return digest_tree(source) if source.is_dir() else digest_file(source)
+
+    def _runs_digest(self) -> str:
+        return digest_json([self.table_digest("agent_runs"), [[file.name, file.stat().st_size] for file in self.spool]])
+
+
+class Training(dg.ConfigurableResource):
+    """Runs stages that learn or sample, each in a process of its own; what they made becomes an artifact."""
+
+    workspace: dg.ResourceDependency[Workspace]
+
+    def run(self, context: dg.AssetExecutionContext) -> Artifact:
+        """Run the stage that is named like the asset on the latest artifacts of the asset's declared inputs.
+
+        Checkpoints lie in `work/<stage>/<digest of everything the stage depends on>` until it has succeeded, so a
+        stage that was cut off goes on where it was. `dg.Failure` ends with what the process said last.
+        """
+        workspace, stage = self.workspace, context.asset_key.to_user_string()
+        names = sorted(key.to_user_string() for key in context.assets_def.asset_deps[context.asset_key])
+        inputs = {name: workspace.latest(context, name) for name in names}
+        versions = {name: artifact.digest for name, artifact in inputs.items()}
+        code_version = context.assets_def.code_versions_by_key[context.asset_key]
+        work = workspace.root / "work" / stage / digest_json([code_version, versions])
+        work.mkdir(parents=True, exist_ok=True)
+        # The settings of this process, not the file: it may be edited while the stage waits. JSON is YAML.
+        write_json(work / "workflow.yaml", workspace.settings.model_dump(mode="json"))
+        with workspace.store.stage(stage) as output:
+            request = {
+                "stage": stage,
+                "workflow_file": str(work / "workflow.yaml"),
+                "rubric": str(workspace.latest(context, "rubric").path / "rubric.yaml"),
+                "inputs": {name: str(artifact.path) for name, artifact in inputs.items()},
+                "output": str(output),
+                "work": str(work),
+                "progress": str(workspace.progress_file),
+                "names": self._names(versions),
+            }
+            write_json(work / "request.json", request)
+            self._launch(context, stage, work)
+            artifact = workspace.store.commit(stage, output)
+        shutil.rmtree(work.parent)
+        return artifact
+
+    def _names(self, versions: Mapping[str, str]) -> dict[str, str]:
+        """What run records call the models: the name of the workflow file, and the digest that tells builds apart."""
+        workflow = self.workspace.settings.workflow
+        models = {
+            "baseline": (workflow.baseline, "sft_checkpoint"),
+            "reward_model": (workflow.reward_model, "reward_model"),
+            "candidate": (workflow.policy_training, "ppo_policy"),
+        }
+        return {
+            part: f"{name}@{versions[asset][:12]}" for part, (name, asset) in models.items() if asset in versions
+        }
+
+    def _launch(self, context: dg.AssetExecutionContext, stage: str, work: Path) -> None:
+        errors = work / "stderr.log"
+        command: list[Any] = [sys.executable, "-m", "agentrl_resources.worker", str(work / "request.json")]
+        # Pipes does not keep what the process says on stderr. The shell only redirects it and then becomes the process.
+        kept = ["sh", "-c", 'exec "$@" 2> "$0"', str(errors), *command]
+        try:
+            dg.PipesSubprocessClient().run(context=context, command=kept)
+        except DagsterPipesExecutionError as failure:
+            said = [line for line in errors.read_text(errors="replace").splitlines() if line.strip()]
+            raise dg.Failure(f"{stage}: " + ("\n".join(said[-_STDERR_LINES:]) or str(failure))) from None
+        finally:
+            if errors.exists():
+                sys.stderr.write(errors.read_text(errors="replace"))
+
+
+@functools.cache
+def _settings(path: Path) -> Settings:
+    return load_settings(path)
+
+
+def write_dagster_yaml(home: Path) -> Path:
+    """Makes the folder of Dagster's own history below the state folder and returns it (DAGSTER_HOME)."""
+    folder = home / "dagster"
+    if not (folder / "dagster.yaml").exists():
+        write_atomic(folder / "dagster.yaml", _DAGSTER_YAML)
+    return folder
+
+
+_DAGSTER_YAML = """\
+# Written by AgentRL when this state folder was made; yours to change.
+telemetry:
+  enabled: false
+# A run whose process was killed is noticed, and started again once.
+run_monitoring:
+  enabled: true
+run_retries:
+  enabled: true
+  max_retries: 1
+  retry_on_asset_or_op_failure: false
+# The pools `warehouse` and `training` let one step in at a time.
+concurrency:
+  pools:
+    default_limit: 1
+python_logs:
+  python_log_level: INFO
+"""
