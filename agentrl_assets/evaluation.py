@@ -8,7 +8,7 @@ import dagster as dg
 from agentrl_assets.project import code_version
 from agentrl_assets.reporting import counts, materialized, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
-from agentrl_resources.files import Artifact, read_jsonl, write_jsonl
+from agentrl_resources.files import Artifact, canonical_json, read_jsonl, write_jsonl
 from agentrl_resources.workflow import Task, Workflow
 
 SUITES = ("capability", "adversarial")
@@ -50,7 +50,7 @@ def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
     pool="training",
 )
 def offline_eval_suite(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
-    """Every episode of both arms on the same tasks and seeds, with its trace; greedy decoding beside it as a control."""
+    """Every episode of both arms on the same tasks and seeds, with its trace; greedy decoding as the control."""
     artifact = training.run(context)
     comparison = artifact.report["comparison"]
     return materialized(artifact, episodes=artifact.report["episodes"], comparison=table(comparison_rows(comparison)))
@@ -60,7 +60,11 @@ def offline_eval_suite(context: dg.AssetExecutionContext, training: Training) ->
 def suite_is_frozen(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
     """The archived tasks are the ones that the workflow's generator gives for this seed, byte for byte."""
     archived = _archived(workspace.latest(context, "eval_suite"))
-    differ = [suite for suite, tasks in _generated(workspace).items() if tasks != archived[suite]]
+    differ = [
+        suite
+        for suite, tasks in _generated(workspace).items()
+        if canonical_json(tasks) != canonical_json(archived[suite])
+    ]
     said = f"Tasks that have changed: {', '.join(differ)}." if differ else "Generated again, they are the same."
     return dg.AssetCheckResult(passed=not differ, description=said)
 
@@ -77,12 +81,15 @@ def no_text_is_shared_with_training(
     """No request of the suite, its numbers aside, is one that training has seen."""
     workflow = workspace.workflow
     cleaned = workspace.latest(context, "cleaned_preference_data").path
-    seen = {_without_numbers(_last_request(row["prompt"])) for row in read_jsonl(cleaned / "train.jsonl")}
+    turns = (turn for row in read_jsonl(cleaned / "train.jsonl") for turn in row["prompt"])
+    seen = {_without_numbers(str(turn["content"])) for turn in turns if turn["role"] == "user"}
     seen |= {_request(workflow, task) for task in workflow.tasks("train", _TRAINING_TASKS, workspace.settings.seed)}
     suite = _archived(workspace.latest(context, "eval_suite"))
     asked = {_request(workflow, Task.from_dict(row)) for rows in suite.values() for row in rows}
     shared = sorted(asked & seen)
-    said = f"{len(shared)} of {len(asked)} requests are known from training" + (f", for example: {shared[0]}" if shared else ".")
+    said = f"{len(shared)} of {len(asked)} requests are known from training" + (
+        f", for example: {shared[0]}" if shared else "."
+    )
     return dg.AssetCheckResult(passed=not shared, description=said, metadata={"compared_with": len(seen)})
 
 
@@ -120,10 +127,6 @@ def _archived(suite: Artifact) -> dict[str, list[dict[str, Any]]]:
 
 def _request(workflow: Workflow, task: Task) -> str:
     return _without_numbers(workflow.environment().reset(**task.payload))
-
-
-def _last_request(prompt: list[dict[str, Any]]) -> str:
-    return next((str(turn["content"]) for turn in reversed(prompt) if turn["role"] == "user"), "")
 
 
 def _without_numbers(text: str) -> str:

@@ -19,9 +19,7 @@ from agentrl_resources.preferences import (
     validate,
 )
 
-_CLEANING = tuple(
-    f"preferences.{name}" for name in ("holdout_percent", "max_characters", "near_duplicate_similarity")
-)
+_CLEANING = tuple(f"preferences.{name}" for name in ("holdout_percent", "max_characters", "near_duplicate_similarity"))
 
 
 @dg.asset(group_name="preference_data", owners=["team:product"], kinds={"yaml"}, code_version=code_version(1))
@@ -163,9 +161,7 @@ def _rules(workspace: Workspace) -> CleaningRules:
     )
 
 
-def _answers(
-    context: dg.AssetCheckExecutionContext, results: list[ValidationResult]
-) -> Iterator[dg.AssetCheckResult]:
+def _answers(context: dg.AssetCheckExecutionContext, results: list[ValidationResult]) -> Iterator[dg.AssetCheckResult]:
     shown = table(
         {"expectation": one.name, "passed": one.passed, "severity": one.severity, "found": one.detail}
         for one in results

@@ -15,10 +15,12 @@ TRAINING = Training(workspace=WORKSPACE)
 def code_version(number: int, *settings: str, workflow: bool = False) -> str:
     """A code version: the number, raised by hand when the code behind an asset changes, and what else it depends on.
 
-    `settings` are dotted names such as `sft` or `evaluation.temperature`; `workflow` stands for the target and its source code.
+    `settings` are dotted names such as `sft` or `seed`; `workflow` stands for the target and its source code.
     """
     values: dict[str, object] = {name: reduce(getattr, name.split("."), SETTINGS) for name in settings}
     if workflow:
         values["workflow.target"] = [SETTINGS.workflow.target, WORKSPACE.workflow_code]
-    plain = {name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for name, value in values.items()}
+    plain = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for name, value in values.items()
+    }
     return f"{number}-{digest_json(plain)[:12]}"

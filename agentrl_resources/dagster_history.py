@@ -9,6 +9,8 @@ import dagster as dg
 _DATA_VERSION = "dagster/data_version"
 _CODE_VERSION = "dagster/code_version"
 _INPUT_VERSION = "dagster/input_data_version/"
+_BROKEN_OFF = 50
+"""Runs that planned a check and broke off before it, which Dagster keeps among its evaluations; few in practice."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,15 @@ CheckAnswer = Literal["passed", "failed", "outdated", "missing"]
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check says now. `outdated`: it judged an earlier materialisation. `said` is its sentence, `at` Unix seconds.
+    """What a check says now. `said` is its sentence.
 
-    `failed` also covers a warning, which blocks nothing.
+    `outdated`: it judged an earlier materialisation. `failed` also covers a warning, which blocks nothing.
     """
 
     asset: str
     check: str
     answer: CheckAnswer
     said: str = ""
-    at: float | None = None
 
 
 def latest_build(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> Built | None:
@@ -65,18 +66,19 @@ def latest_build(instance: dg.DagsterInstance, asset: str, partition: str | None
 def check_answer(instance: dg.DagsterInstance, asset: str, check: str) -> Checked:
     """What a check says of the latest materialisation of its asset."""
     key = dg.AssetCheckKey(dg.AssetKey(asset), check)
-    record = instance.get_latest_asset_check_evaluation_record(key)
-    evaluation = record.evaluation if record else None
-    if record is None or evaluation is None:
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=_BROKEN_OFF)
+    found = (record.evaluation for record in records)
+    evaluation = next((one for one in found if isinstance(one, dg.AssetCheckEvaluation)), None)
+    if evaluation is None:
         return Checked(asset, check, "missing")
     built, judged = latest_build(instance, asset), evaluation.target_materialization_data
     current = built is not None and judged is not None and judged.storage_id == built.event
     answer: CheckAnswer = ("passed" if evaluation.passed else "failed") if current else "outdated"
-    return Checked(asset, check, answer, evaluation.description or "", record.create_timestamp)
+    return Checked(asset, check, answer, evaluation.description or "")
 
 
 def out_of_date(instance: dg.DagsterInstance, asset: str) -> Iterator[str]:
-    """One sentence for each thing upstream of an asset (and the asset itself) that is not made from the latest inputs."""
+    """One sentence for each asset, from this one upwards, that is not made from the latest of its inputs."""
     waiting, seen = [asset], {asset}
     while waiting:
         name = waiting.pop()

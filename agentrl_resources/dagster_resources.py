@@ -48,15 +48,18 @@ class Workspace(dg.ConfigurableResource):
     def from_environment(cls) -> "Workspace":
         """AGENTRL_HOME (.agentrl), AGENTRL_WORKFLOW_FILE (workflow.yaml), AGENTRL_PREFERENCES, AGENTRL_RUBRIC."""
 
-        def path(name: str, default: str | None = None) -> str | None:
-            value = os.environ.get(name) or default
-            return value and str(Path(value).expanduser().absolute())
+        def path(value: str) -> str:
+            return str(Path(value).expanduser().absolute())
+
+        def given(name: str) -> str | None:
+            value = os.environ.get(name)
+            return path(value) if value else None
 
         return cls(
-            home=path("AGENTRL_HOME", ".agentrl"),
-            workflow_file=path("AGENTRL_WORKFLOW_FILE", "workflow.yaml"),
-            preferences=path("AGENTRL_PREFERENCES"),
-            rubric_file=path("AGENTRL_RUBRIC"),
+            home=given("AGENTRL_HOME") or path(".agentrl"),
+            workflow_file=given("AGENTRL_WORKFLOW_FILE") or path("workflow.yaml"),
+            preferences=given("AGENTRL_PREFERENCES"),
+            rubric_file=given("AGENTRL_RUBRIC"),
         )
 
     @property
@@ -109,6 +112,10 @@ class Workspace(dg.ConfigurableResource):
         if artifact is None:
             raise AgentRLError(f"{asset} was never built. Build it first: agentrl run --select {asset}")
         return artifact
+
+    def holds(self, asset: str, digest: str) -> bool:
+        """Whether an artifact is still in the store."""
+        return (self.root / "artifacts" / asset / digest).is_dir()
 
     def preference_rows(self) -> Iterator[RawRow]:
         """The preference data as it comes: the user's, or what the workflow's own annotators left."""
@@ -213,9 +220,7 @@ class Training(dg.ConfigurableResource):
             "reward_model": (workflow.reward_model, "reward_model"),
             "candidate": (workflow.policy_training, "ppo_policy"),
         }
-        return {
-            part: f"{name}@{versions[asset][:12]}" for part, (name, asset) in models.items() if asset in versions
-        }
+        return {part: f"{name}@{versions[asset][:12]}" for part, (name, asset) in models.items() if asset in versions}
 
     def _launch(self, context: dg.AssetExecutionContext, stage: str, work: Path) -> None:
         errors = work / "stderr.log"
@@ -225,8 +230,9 @@ class Training(dg.ConfigurableResource):
         try:
             dg.PipesSubprocessClient().run(context=context, command=kept)
         except DagsterPipesExecutionError as failure:
-            said = [line for line in errors.read_text(errors="replace").splitlines() if line.strip()]
-            raise dg.Failure(f"{stage}: " + ("\n".join(said[-_STDERR_LINES:]) or str(failure))) from None
+            lines = errors.read_text(errors="replace").splitlines()
+            said = [line.removeprefix("agentrl: ") for line in lines if line.strip()]
+            raise dg.Failure("\n".join(said[-_STDERR_LINES:]) or str(failure)) from None
         finally:
             if errors.exists():
                 sys.stderr.write(errors.read_text(errors="replace"))

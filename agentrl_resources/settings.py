@@ -115,7 +115,7 @@ class ModelSettings(StrictModel):
     """Hidden size inside an expert."""
     sliding_window: Count = 128
     """Tokens that a sliding-attention layer looks back."""
-    initial_spread: Positive = 0.02
+    initial_spread: Positive = 0.06
     """Standard deviation of the random weights before training."""
     vocabulary: Annotated[int, Field(ge=300)] = 2048
     """Largest number of tokens of the tokenizer that is trained on the spot."""
@@ -132,12 +132,14 @@ class ModelSettings(StrictModel):
 class SftSettings(StrictModel):
     """Supervised training of the baseline on the preferred answers."""
 
-    epochs: Positive = 4
+    epochs: Positive = 2.7
     """Passes over the preferred answers."""
-    batch_size: Count = 32
+    batch_size: Count = 16
     """Conversations in a step."""
     learning_rate: Positive = 3e-3
-    """Highest learning rate."""
+    """Highest learning rate of AdamW."""
+    matrix_learning_rate: Positive | None = 0.02
+    """Highest learning rate of Muon, which trains the matrices inside the layers; null leaves them to AdamW."""
     warmup_fraction: Share = 0.05
     """Share of the steps in which the learning rate rises."""
 

@@ -23,7 +23,7 @@ def save_checkpoint(folder: Path, iteration: int, state: dict[str, Any]) -> Path
     """
     import torch
 
-    final = folder / f"{_PREFIX}{iteration:05d}"
+    final = _place(folder, iteration)
     temporary = folder / f".{final.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -43,16 +43,26 @@ def save_checkpoint(folder: Path, iteration: int, state: dict[str, Any]) -> Path
 
 def load_latest_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The state of the latest complete iteration, or None when there is none."""
+    complete = _complete(folder)
+    return _load(complete[-1] / "state.pt") if complete else None
+
+
+def load_checkpoint(folder: Path, iteration: int) -> dict[str, Any]:
+    """The state of one iteration: the latest or the one before it."""
+    return _load(_place(folder, iteration) / "state.pt")
+
+
+def _load(path: Path) -> dict[str, Any]:
     import torch
 
-    complete = _complete(folder)
-    if not complete:
-        return None
-    path = complete[-1] / "state.pt"
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets
         raise AgentRLError(f"{path}: cannot be read ({error}). Delete {path.parent} to go on from before it.") from error
+
+
+def _place(folder: Path, iteration: int) -> Path:
+    return folder / f"{_PREFIX}{iteration:05d}"
 
 
 def _complete(folder: Path) -> list[Path]:

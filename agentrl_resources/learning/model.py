@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
+from agentrl_resources.learning import attention
 from agentrl_resources.settings import ModelSettings
 
 
@@ -30,7 +31,7 @@ def new_model(settings: ModelSettings, tokenizer: Any) -> Any:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
-        attn_implementation="eager",
+        attn_implementation=attention.register(),
     )
     return GptOssForCausalLM(config).to(device())
 
@@ -67,7 +68,7 @@ def device() -> Any:
 
 def _load(model_class: Any, place: str | Path, **arguments: Any) -> Any:
     try:
-        model = model_class.from_pretrained(place, attn_implementation="eager", **arguments)
+        model = model_class.from_pretrained(place, attn_implementation=attention.register(), **arguments)
     except OSError as error:
         raise AgentRLError(
             f"model `{place}` cannot be loaded: {error}. Name a local folder, or a hub id whose weights this machine has."

@@ -24,14 +24,14 @@ from agentrl_resources.learning.batching import (
     pad,
     token_logprobs,
 )
-from agentrl_resources.learning.checkpoints import load_latest_checkpoint, save_checkpoint
+from agentrl_resources.learning.checkpoints import load_checkpoint, load_latest_checkpoint, save_checkpoint
 from agentrl_resources.learning.reward import RewardModel
 from agentrl_resources.learning.rollout import SampledEpisode, Sampler
 from agentrl_resources.settings import PpoSettings
 from agentrl_resources.workflow import Task
 
-MAX_SAMPLER_MISMATCH = 0.01
-"""Largest mean difference between sampler's and trainer's probability of a sampled token; verl calls more bad."""
+MAX_SAMPLER_MISMATCH = 0.015
+"""Largest KL between sampler and trainer on the sampled tokens, nats per token; prime-rl publishes this bound."""
 MAX_SCORE = 4.0
 """Standardised scores are clipped to this many standard deviations of the SFT policy's."""
 
@@ -86,6 +86,8 @@ class TrainingState:
     score_spread: float | None
     history: list[dict[str, float]]
     stopped: str | None
+    kl: float = 0.0
+    """Measured KL of the policy as it is kept, nats per episode."""
 
 
 def gae(
@@ -161,12 +163,17 @@ class PpoTrainer:
     ) -> TrainingState:
         """Runs the iterations that are left and returns the final state; the policy is changed in place.
 
+        A last rollout without an update measures what the final policy is like. A policy above the KL ceiling is given
+        up for the one before it.
+
         Args:
             tasks: (iteration, count) -> tasks to roll out.
             progress: called after each iteration.
         """
         self._resume()
-        while self.state.iteration < self.settings.iterations and self.state.stopped is None:
+        if self.state.iteration == 0:
+            self._save()
+        while self.state.iteration <= self.settings.iterations and self.state.stopped is None:
             self._iterate(tasks(self.state.iteration, self.settings.episodes))
             self._save()
             if progress is not None:
@@ -184,10 +191,13 @@ class PpoTrainer:
     def _resume(self) -> None:
         saved = load_latest_checkpoint(self.checkpoint)
         if saved is not None:
-            self.model.policy.load_state_dict(saved["policy"])
-            self.model.value_head.load_state_dict(saved["value_head"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            self._restore(saved)
             self.state = TrainingState(**saved["state"])
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.model.policy.load_state_dict(saved["policy"])
+        self.model.value_head.load_state_dict(saved["value_head"])
+        self.optimizer.load_state_dict(saved["optimizer"])
 
     def _iterate(self, tasks: Sequence[Task]) -> None:
         state, settings = self.state, self.settings
@@ -195,9 +205,15 @@ class PpoTrainer:
         episodes = self.sampler.play(tasks, seeds, settings.temperature, concurrency=len(tasks))
         rollout, facts = self._prepare(episodes)
         stop = self._reason_to_stop(facts)
-        if stop is None:
+        if stop is not None:
+            self._restore(load_checkpoint(self.checkpoint, max(0, state.iteration - 1)))
+        else:
+            state.kl = facts["kl"]
+        if stop is None and state.iteration < settings.iterations:
             facts |= self._update(rollout)
-            stop = None if facts["finite"] else "non-finite loss or gradient; the last finite weights are kept"
+            if not facts["finite"]:
+                stop = "non-finite loss or gradient; the weights from before this iteration are kept"
+                self._restore(load_checkpoint(self.checkpoint, state.iteration))
         facts["kl_coefficient"] = state.kl_coefficient
         state.history.append({"iteration": state.iteration, **facts})
         state.kl_coefficient = adapted_kl_coefficient(state.kl_coefficient, facts["kl"], settings)
@@ -236,11 +252,12 @@ class PpoTrainer:
         rollout.advantages = _whiten(rollout.advantages)
         outcomes = [episode.episode.outcome for episode in episodes]
         mismatch = [
-            abs(math.exp(a) - math.exp(b))
+            math.exp(trained - drawn) - 1 - (trained - drawn)
             for one, other in zip(sampled, rollout.logprobs, strict=True)
-            for a, b in zip(one, other, strict=True)
+            for drawn, trained in zip(one, other, strict=True)
         ]
         facts = {
+            "raw_score": _mean(scores),  # clipping would hide a value that is not a number
             "score": _mean(standardised),
             "kl": _mean(kls),
             "success": _mean([outcome.success for outcome in outcomes]),
@@ -256,7 +273,7 @@ class PpoTrainer:
         if not all(math.isfinite(value) for value in facts.values()):
             return "non-finite value in the rollout"
         if facts["sampler_mismatch"] > MAX_SAMPLER_MISMATCH:
-            return f"sampler and trainer disagree by {facts['sampler_mismatch']:.4f} in probability"
+            return f"sampler and trainer disagree by {facts['sampler_mismatch']:.4f} nats a token"
         if facts["kl"] > self.settings.kl_ceiling:
             return f"KL {facts['kl']:.1f} nats is above the ceiling of {self.settings.kl_ceiling:g}"
         return None
@@ -275,7 +292,7 @@ class PpoTrainer:
         return logprobs, values
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
-        """Clipped steps over the rollout; on a non-finite step the weights go back to before it."""
+        """Clipped steps over the rollout, until one is not finite."""
         import torch
 
         settings = self.settings

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.learning.batching import attention_mask, micro_batches, pad
+from agentrl_resources.learning.model import load_classifier
 from agentrl_resources.learning.sft import Progress, progress_callback, trainer_arguments
 from agentrl_resources.settings import RewardSettings
 
@@ -18,10 +19,7 @@ class RewardModel:
 
     @classmethod
     def load(cls, folder: Path) -> "RewardModel":
-        from transformers import AutoModelForSequenceClassification
-
-        model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
-        return cls(model)
+        return cls(load_classifier(folder))
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         """One score per sequence, in the given order."""
@@ -66,6 +64,10 @@ def train_reward_model(
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
+    rows = [
+        {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected, "length": max(len(pair.chosen), len(pair.rejected))}
+        for pair in pairs
+    ]
     trainer = RewardTrainer(
         model=base,
         args=RewardConfig(
@@ -77,7 +79,7 @@ def train_reward_model(
             seed=seed,
             **trainer_arguments(work),
         ),
-        train_dataset=Dataset.from_list([{"chosen_ids": pair.chosen, "rejected_ids": pair.rejected} for pair in pairs]),
+        train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         callbacks=[progress_callback(progress)],
     )

@@ -46,6 +46,7 @@ def run(request: StageRequest) -> None:
             "history": state.history,
             "stopped": state.stopped,
             "why_it_ended": state.stopped or f"all {settings.ppo.iterations} iterations done",
+            "kl": state.kl,
             "kl_ceiling": settings.ppo.kl_ceiling,
         }
     )

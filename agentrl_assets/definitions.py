@@ -1,0 +1,28 @@
+"""The Dagster code location: every asset, check, job, schedule and sensor."""
+
+import dagster as dg
+
+from agentrl_assets import (
+    automation,
+    evaluation,
+    gates,
+    ppo,
+    preference_data,
+    release,
+    reliability,
+    reward,
+    sft,
+    telemetry,
+)
+from agentrl_assets.project import TRAINING, WORKSPACE
+
+_STAGES = [preference_data, sft, reward, ppo, evaluation, gates, release, telemetry, reliability]
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules(_STAGES),
+    asset_checks=dg.load_asset_checks_from_modules(_STAGES),
+    jobs=[automation.data, automation.training, automation.evaluation, automation.retraining, automation.reliability],
+    schedules=[automation.weekly_reliability_schedule],
+    sensors=[automation.rubric_sensor],
+    resources={"workspace": WORKSPACE, "training": TRAINING},
+)

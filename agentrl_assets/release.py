@@ -1,0 +1,99 @@
+"""The release bundle: one manifest that versions model, reward model, data, evidence and verdicts together."""
+
+import dagster as dg
+
+from agentrl_assets.gates import stored_evidence, verdicts_on
+from agentrl_assets.project import code_version
+from agentrl_assets.reporting import table
+from agentrl_resources.dagster_history import check_answer, out_of_date
+from agentrl_resources.dagster_resources import PROJECT, Workspace
+from agentrl_resources.release import build_manifest
+
+PARTS = {
+    "rubric": "rubric",
+    "preference_data": "cleaned_preference_data",
+    "on_policy_preference_data": "on_policy_preference_data",
+    "tokenizer": "tokenizer",
+    "sft_checkpoint": "sft_checkpoint",
+    "reward_model": "reward_model",
+    "policy": "ppo_policy",
+    "eval_suite": "eval_suite",
+    "eval_episodes": "offline_eval_suite",
+    "rollback_drill": "rollback_drill",
+    "gate_evidence": "gate_evidence",
+}
+"""The parts of a bundle, and the asset that each is the latest artifact of."""
+
+LOCK_FILE = PROJECT / "constraints.txt"
+
+
+@dg.asset(
+    group_name="release",
+    owners=["team:platform"],
+    kinds={"json"},
+    deps=sorted(PARTS.values()),
+    code_version=code_version(1, "release", "workflow"),
+)
+def release_bundle(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    """The candidate release, once every gate has said GO to exactly what is bundled."""
+    refuse_unless_gates_pass(context.instance, workspace)
+    settings, store, registry = workspace.settings, workspace.store, workspace.registry
+    artifacts = {part: workspace.latest(context, asset) for part, asset in PARTS.items()}
+    champion = registry.pointers().champion or _first_champion(context, workspace)
+    verdicts = verdicts_on(stored_evidence(artifacts["gate_evidence"].path), settings.release.gates)
+    manifest = build_manifest(
+        settings,
+        store,
+        artifacts,
+        {verdict.gate: verdict.to_dict() for verdict in verdicts},
+        parent=champion,
+        rollback_target=champion,
+        lock_file=LOCK_FILE,
+    )
+    release = registry.add(manifest)
+    registry.propose(release, who="release_bundle", why="every gate said GO", seen=registry.pointers())
+    parts = table({"part": part, **entry} for part, entry in manifest["artifacts"].items())
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(release),
+        metadata={"release": release, "rollback_target": champion, "parts": parts, "manifest": manifest},
+    )
+
+
+def refuse_unless_gates_pass(instance: dg.DagsterInstance, workspace: Workspace) -> None:
+    """A blocking check holds only inside its own run, so whoever needs the gates asks for their verdicts again.
+
+    Raises `dg.Failure` with one sentence: a gate was never evaluated, did not say GO, or judged something earlier; or
+    what the gates judged was not made from what would be released.
+    """
+    outdated = next(out_of_date(instance, "gate_evidence"), None)
+    if outdated:
+        raise dg.Failure(f"No release: {outdated}. Run: agentrl run --select gate_evidence", allow_retries=False)
+    for gate in workspace.settings.release.gates:
+        checked = check_answer(instance, "gate_evidence", gate)
+        if checked.answer == "passed":
+            continue
+        reasons = {
+            "missing": "was never evaluated",
+            "outdated": "was evaluated before the latest gate_evidence was built",
+            "failed": f"does not say GO. {checked.said}",
+        }
+        raise dg.Failure(f"No release: gate {gate} {reasons[checked.answer]}", allow_retries=False)
+
+
+def _first_champion(context: dg.AssetExecutionContext, workspace: Workspace) -> str:
+    """Where there is no champion yet, the SFT baseline becomes the first one: what a rollback goes back to."""
+    registry = workspace.registry
+    parts = {"tokenizer": "tokenizer", "policy": "sft_checkpoint"}
+    artifacts = {part: workspace.latest(context, asset) for part, asset in parts.items()}
+    manifest = build_manifest(
+        workspace.settings,
+        workspace.store,
+        artifacts,
+        None,
+        parent=None,
+        rollback_target=None,
+        lock_file=LOCK_FILE,
+    )
+    baseline = registry.add(manifest)
+    registry.promote(baseline, who="release_bundle", why="the baseline is the first champion", seen=registry.pointers())
+    return baseline

@@ -1,0 +1,131 @@
+"""The weekly reliability score: success_rate * (1 - human_override_rate) * (1 - tool_error_rate), and what moved it."""
+
+import tempfile
+from dataclasses import asdict
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from agentrl_assets.project import code_version
+from agentrl_assets.reporting import materialized, picture, table
+from agentrl_resources.dagster_resources import Workspace
+from agentrl_resources.files import canonical_json, digest_bytes, digest_of_files, write_atomic
+from agentrl_resources.telemetry import weekly_score
+
+WEEKS = dg.WeeklyPartitionsDefinition(start_date="2024-01-01", day_offset=1, timezone="UTC", end_offset=1)
+"""Weeks from Monday, named by their Monday; the present week is among them."""
+
+FACTORS = ("success", "human_override", "tool_error")
+
+
+@dg.asset(
+    group_name="reliability",
+    owners=["team:product"],
+    kinds={"duckdb"},
+    deps=["weekly_reliability", "weekly_metrics", "stg_counted_runs"],
+    partitions_def=WEEKS,
+    code_version=code_version(1, "monitoring", "workflow.target"),
+)
+def reliability_score(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+    """The week's score with its interval, its three factors, the monitoring metrics, and what has changed."""
+    report = week_report(workspace, iso_week(context.partition_key))
+    with workspace.store.stage("reliability_score") as folder:
+        write_atomic(folder / "score.json", canonical_json(report))
+        artifact = workspace.store.commit("reliability_score", folder)
+    score = report["score"]
+    shown = ("iso_week", "basis", "simulated", "n", "unlabelled", "tool_calls", "reliability_score", *FACTORS)
+    return materialized(
+        artifact,
+        **{name: score[name] for name in shown},
+        interval=f"{score['interval'][0]:.4f} to {score['interval'][1]:.4f}",
+        metrics=table(report["metrics"]),
+        changed=table({"factor": name, "change": change} for name, change in report["changed"].items()),
+        trend=_trend(workspace),
+    )
+
+
+def iso_week(partition_key: str) -> str:
+    """The ISO week, such as 2026-W47, of the partition that is named by its Monday."""
+    return date.fromisoformat(partition_key).strftime("%G-W%V")
+
+
+def partition_of(week: str) -> str:
+    """The partition of an ISO week: its Monday."""
+    return date.fromisoformat(f"{week}-1").isoformat()
+
+
+def week_report(workspace: Workspace, week: str) -> dict[str, Any]:
+    """The score of a week of the target workflow, its metrics, and the change of each factor since the week before."""
+    name = workspace.workflow.name
+    before = (date.fromisoformat(f"{week}-1") - timedelta(days=7)).strftime("%G-W%V")
+    with workspace.warehouse.connect(read_only=True) as connection:
+        score = asdict(weekly_score(connection, name, week))
+        earlier = asdict(weekly_score(connection, name, before)) if before in _weeks(connection, name) else None
+    metrics = [row for row in _metrics(workspace) if row.pop("iso_week") == week]
+    names = ("reliability_score", *FACTORS)
+    return {
+        "score": score,
+        "metrics": metrics,
+        "changed": {factor: score[factor] - earlier[factor] for factor in names} if earlier else {},
+    }
+
+
+def outdated_weeks(instance: dg.DagsterInstance, workspace: Workspace) -> list[str]:
+    """Weeks of the target workflow whose score was never stored, or is another one by now."""
+    from agentrl_resources.dagster_history import latest_build
+
+    with workspace.warehouse.connect(read_only=True) as connection:
+        weeks = _weeks(connection, workspace.workflow.name)
+    code = reliability_score.code_versions_by_key[reliability_score.key]
+    outdated = []
+    for week in weeks:
+        report = canonical_json(week_report(workspace, week))
+        built = latest_build(instance, "reliability_score", partition_of(week))
+        version = digest_of_files({"score.json": digest_bytes(report)})
+        if built is None or built.code_version != code or built.data_version != version:
+            outdated.append(week)
+    return outdated
+
+
+def _weeks(connection: Any, workflow: str) -> list[str]:
+    found = connection.execute(
+        "SELECT iso_week FROM weekly_reliability WHERE workflow = ? AND n > 0 ORDER BY iso_week", [workflow]
+    )
+    return [week for (week,) in found.fetchall()]
+
+
+def _metrics(workspace: Workspace) -> list[dict[str, Any]]:
+    """The metrics that the workflow file names, by week."""
+    rows = workspace.warehouse.query(
+        "SELECT iso_week, metric, value, n FROM weekly_metrics WHERE workflow = ? ORDER BY iso_week, metric",
+        [workspace.workflow.name],
+    )
+    return [row for row in rows if row["metric"] in workspace.settings.monitoring]
+
+
+def _trend(workspace: Workspace) -> dg.MetadataValue:
+    from agentrl_resources import plotting
+
+    name, monitored = workspace.workflow.name, workspace.settings.monitoring
+    with workspace.warehouse.connect(read_only=True) as connection:
+        scores = [weekly_score(connection, name, week) for week in _weeks(connection, name)]
+    weeks = [score.iso_week for score in scores]
+    values = {(row["iso_week"], row["metric"]): row["value"] for row in _metrics(workspace)}
+    lows = [score.reliability_score - score.interval[0] for score in scores]
+    highs = [score.interval[1] - score.reliability_score for score in scores]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trend.png"
+        with plotting.picture(path, columns=1 + len(monitored), width=3.4) as axes:
+            panels = list(axes) if monitored else [axes]
+            points = [score.reliability_score for score in scores]
+            panels[0].errorbar(weeks, points, yerr=[lows, highs], fmt="o-", capsize=3, color=plotting.CANDIDATE)
+            panels[0].set(title="reliability_score", ylim=(0, 1))
+            for panel, metric in zip(panels[1:], monitored, strict=True):
+                panel.plot(weeks, [values.get((week, metric)) for week in weeks], "o-", color=plotting.BASELINE)
+                panel.set(title=metric)
+                panel.set_ylim(bottom=0)
+            for panel in panels:
+                panel.tick_params(axis="x", rotation=45)
+        return picture(path)

@@ -1,0 +1,25 @@
+"""The heavy stages of the pipeline, each a function of a `StageRequest`; `agentrl_resources.worker` runs them."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from agentrl_resources.stages.request import Progress, StageRequest
+
+STAGES = {
+    "tokenizer": "tokenizer",
+    "sft_checkpoint": "sft",
+    "on_policy_preference_data": "on_policy",
+    "reward_model": "reward",
+    "ppo_policy": "ppo",
+    "offline_eval_suite": "evaluate",
+    "rollback_drill": "rollback",
+}
+"""Stage (the asset it makes) -> module of this package whose `run` makes it."""
+
+
+def stage(name: str) -> Callable[[StageRequest], None]:
+    """The function that runs a stage."""
+    return import_module(f"{__name__}.{STAGES[name]}").run
+
+
+__all__ = ["STAGES", "Progress", "StageRequest", "stage"]

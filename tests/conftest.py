@@ -1,0 +1,95 @@
+"""What tests of the whole share: a small project, its home as a run leaves it, and the command in a process."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from agentrl_resources.dagster_resources import Workspace
+from agentrl_resources.files import locked
+
+ROOT = Path(__file__).parents[1]
+STAND_IN = ROOT / "tests" / "stand_in"
+
+SMALL = """\
+preferences:
+  pairs: 120
+evaluation:
+  capability_tasks: 300
+  adversarial_tasks: 150
+"""
+
+
+class Command:
+    """The `agentrl` command on one state folder, with the worker that learns nothing."""
+
+    def __init__(self, home: Path, workflow_file: Path) -> None:
+        self.home = home
+        self.workflow_file = workflow_file
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        path = os.pathsep.join([str(STAND_IN), str(ROOT)])
+        folders = {"AGENTRL_HOME": str(self.home), "AGENTRL_WORKFLOW_FILE": str(self.workflow_file)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "agentrl_assets.cli", *arguments],
+            env={**os.environ, "PYTHONPATH": path, **folders, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def setting(self, text: str) -> None:
+        """Adds a section to the workflow file."""
+        self.workflow_file.write_text(f"{self.workflow_file.read_text()}{text}\n")
+
+
+def small_project(folder: Path) -> Command:
+    workflow_file = folder / "workflow.yaml"
+    workflow_file.write_text((ROOT / "workflow.yaml").read_text() + SMALL)
+    return Command(folder / "home", workflow_file)
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """A project after its first run, which takes a while: one for all test processes. Take a copy with `built`."""
+    session = tmp_path_factory.getbasetemp()
+    folder = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / "built"
+    with locked(folder.with_suffix(".lock"), wait_seconds=120):
+        if not folder.exists():
+            folder.mkdir()
+            done = small_project(folder)("run")
+            (folder / "out.txt").write_text(done.stdout)
+            (folder / "err.txt").write_text(done.stderr)
+            assert done.returncode == 0, done.stderr
+    return Command(folder / "home", folder / "workflow.yaml")
+
+
+@pytest.fixture
+def built(built_once: Command, tmp_path: Path) -> Command:
+    """A copy of a project after its first run."""
+    shutil.copytree(built_once.home, tmp_path / "home")
+    shutil.copy(built_once.workflow_file, tmp_path / "workflow.yaml")
+    return Command(tmp_path / "home", tmp_path / "workflow.yaml")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty small project."""
+    project = small_project(tmp_path)
+    return Workspace(home=str(project.home), workflow_file=str(project.workflow_file))
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral

@@ -1,0 +1,32 @@
+"""A model and tokenizer small enough to train within a test, for the built-in workflow."""
+
+from agentrl_resources.learning import Harmony, new_model, train_tokenizer
+from agentrl_resources.settings import ModelSettings
+from agentrl_resources.workflow import EpisodeFactory, load_workflow
+
+SMALL = ModelSettings(
+    width=32, layers=2, heads=2, kv_heads=1, head_dim=16, expert_width=16, sliding_window=16, initial_spread=0.3
+)
+
+
+def small_factory() -> EpisodeFactory:
+    return EpisodeFactory(load_workflow("order_desk"))
+
+
+def expert_episodes(factory: EpisodeFactory, count: int = 30):
+    tasks = factory.workflow.tasks("train", count, 5)
+    return [factory.play(task, factory.workflow.scripted_agents(task)["expert"]) for task in tasks]
+
+
+def small_harmony(factory: EpisodeFactory) -> Harmony:
+    blank = Harmony(train_tokenizer([], [], 300), factory.tools, factory.workflow.instructions)
+    texts = [text for episode in expert_episodes(factory) for text in blank.texts(episode.transcript.messages)]
+    tokenizer = train_tokenizer(texts, blank.constant_texts(), 1000)
+    return Harmony(tokenizer, factory.tools, factory.workflow.instructions)
+
+
+def small_model(harmony: Harmony, seed: int = 0):
+    import torch
+
+    torch.manual_seed(seed)
+    return new_model(SMALL, harmony.tokenizer).eval()

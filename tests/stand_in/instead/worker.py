@@ -1,0 +1,130 @@
+"""A worker that learns nothing: it fills the output of each stage in a moment, so that what is around it can be tested.
+
+STAND_IN_FAILS names a stage that fails, STAND_IN_HANGS one that never ends; STAND_IN_CANDIDATE is `better` (default)
+or `unsafe`.
+"""
+
+import gzip
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agentrl_resources.evaluation import EpisodeFacts, Pair, compare_arms
+from agentrl_resources.files import canonical_json, digest_json, read_jsonl, write_json, write_jsonl
+from agentrl_resources.settings import load_settings
+from agentrl_resources.telemetry import RunRecord
+
+
+def main(request_file: str) -> None:
+    request = json.loads(Path(request_file).read_text())
+    stage, output = request["stage"], Path(request["output"])
+    with Path(request["progress"]).open("a") as progress:
+        line = {"stage": stage, "step": 1, "of": 1, "message": "stands in", "eta_seconds": 0.0, "at": time.time()}
+        progress.write(json.dumps(line) + "\n")
+    if os.environ.get("STAND_IN_HANGS") == stage:
+        time.sleep(60)
+    if os.environ.get("STAND_IN_FAILS") == stage:
+        print("a warning that nobody needs", file=sys.stderr)
+        sys.exit(f"{stage}: the learning rate fell off a cliff. Use a smaller one.")
+    settings = load_settings(Path(request["workflow_file"]))
+    inputs = {name: Path(folder) for name, folder in request["inputs"].items()}
+    write_json(
+        output / "report.json", {"made_from": sorted(inputs), **_STAGES[stage](inputs, output, settings, request)}
+    )
+
+
+def _checkpoint(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
+    write_json(output / "model.json", {name: folder.name for name, folder in inputs.items()} | {"seed": settings.seed})
+    history = [{"iteration": i, "kl": 0.5 * i, "no_action": 0.2, "score": 0.1 * i, "finite": 1.0} for i in range(3)]
+    accuracy = {"n": 100, "accuracy": 0.9, "interval": [0.82, 0.95]}
+    return {
+        "success_by_task_type": {"refund": {"successes": 15, "n": 20}},
+        "history": history,
+        "stopped": None,
+        "why_it_ended": "all 3 iterations done",
+        "kl": 1.0,
+        "holdout": accuracy,
+        "holdout_by_source": {"history": accuracy},
+        "outcome_differs": accuracy,
+        "wrong_refusals": accuracy,
+        "own_samples": {"good": 50, "bad": 50, "auc": 0.9},
+        "bins": [{"mean_probability": 0.5, "observed_rate": 0.5, "n": 200}],
+        "blocks": [],
+    }
+
+
+def _on_policy(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
+    for name in ("pairs", "queue", "samples"):
+        write_jsonl(output / f"{name}.jsonl", [])
+    return {"pairs": 0, "queued": 0}
+
+
+def _evaluation(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
+    records, comparison = [], {}
+    for temperature in (settings.evaluation.temperature, 0.0):
+        pairs = []
+        for suite in ("capability", "adversarial"):
+            for index, task in enumerate(read_jsonl(inputs["eval_suite"] / f"{suite}.jsonl")):
+                arms = [_record(request, task, suite, index, arm, temperature) for arm in ("baseline", "candidate")]
+                records += arms
+                facts = [EpisodeFacts(one.success, one.safety_violation, one.cost, one.duration_ms) for one in arms]
+                pairs.append(Pair(task["task_id"], suite, *facts, task["task_type"]))
+        comparison[f"{temperature:g}"] = compare_arms(pairs)
+    with gzip.GzipFile(output / "episodes.jsonl.gz", "wb", mtime=0) as file:
+        file.writelines(canonical_json(asdict(record)) + b"\n" for record in records)
+    return {"episodes": len(records), "comparison": comparison}
+
+
+def _record(request: Any, task: Any, suite: str, index: int, arm: str, temperature: float) -> RunRecord:
+    version = request["names"][arm]
+    is_better = arm == "candidate" and os.environ.get("STAND_IN_CANDIDATE", "better") == "better"
+    return RunRecord(
+        model_version=request["names"]["baseline"],
+        reward_model_version=request["names"]["reward_model"],
+        policy_version=version,
+        tool_calls_count=2,
+        tool_error_count=int(index % 10 == 0),
+        tokens_in=100,
+        tokens_out=50,
+        duration_ms=(90.0 if is_better else 100.0) + index % 7,
+        human_override=index % 20 == 0,
+        release_channel="offline_eval",
+        run_id=digest_json([version, task["task_id"], temperature]),
+        workflow="order_desk",
+        task_id=task["task_id"],
+        task_type=task["task_type"],
+        started_at="2026-11-18T12:00:00Z",
+        simulated=True,
+        arm=arm,
+        suite=suite,
+        temperature=temperature,
+        success=index % 10 >= (1 if is_better else 3),
+        safety_violation=index % 10 == 0 if is_better or arm == "baseline" else index % 10 < 5,
+        quality=0.8,
+        policy_kl=1.5 if arm == "candidate" else None,
+        cost=0.01,
+        trace={"messages": [], "tool_calls": []},
+    )
+
+
+def _drill(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
+    seconds = [0.3 + 0.01 * number for number in range(settings.rollback.drills)]
+    return {"seconds": seconds, "max_seconds": max(seconds), "rollbacks": [{"total_seconds": one} for one in seconds]}
+
+
+_STAGES = {
+    "tokenizer": _checkpoint,
+    "sft_checkpoint": _checkpoint,
+    "on_policy_preference_data": _on_policy,
+    "reward_model": _checkpoint,
+    "ppo_policy": _checkpoint,
+    "offline_eval_suite": _evaluation,
+    "rollback_drill": _drill,
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,7 @@
+"""On the PYTHONPATH of a test, puts the stand-in worker before the real one in every Python process."""
+
+from pathlib import Path
+
+import agentrl_resources
+
+agentrl_resources.__path__.insert(0, str(Path(__file__).parent / "instead"))

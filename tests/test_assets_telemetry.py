@@ -1,0 +1,96 @@
+"""Runs, marts and the weekly score as assets."""
+
+import json
+from dataclasses import asdict
+
+import dagster as dg
+
+from agentrl_assets.definitions import defs
+from agentrl_assets.reliability import outdated_weeks, reliability_score
+from agentrl_assets.telemetry import MODELS, agent_runs, no_run_is_lost, sql_checks, sql_models
+from agentrl_resources.dagster_history import latest_build
+from agentrl_resources.dagster_resources import Workspace
+from agentrl_resources.telemetry import RunRecord
+
+MARTS = [agent_runs, *sql_models]
+
+
+def run_of(number: int, week_day: str = "2026-11-18", **other) -> RunRecord:
+    return RunRecord(
+        run_id=f"{week_day}-{number}",
+        workflow="order_desk",
+        task_id=f"task-{number}",
+        started_at=f"{week_day}T12:00:00Z",
+        release_channel="general",
+        tool_calls_count=4,
+        tool_error_count=int(number == 0),
+        **{"success": number % 2 == 0, "human_override": False, "quality": 0.5, **other},
+    )
+
+
+def spool(workspace: Workspace, name: str, records: list[RunRecord]) -> None:
+    folder = workspace.root / "spool"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("".join(f"{json.dumps(asdict(record))}\n" for record in records))
+
+
+def build(assets: list, workspace: Workspace, instance: dg.DagsterInstance, **other) -> dg.ExecuteInProcessResult:
+    return dg.materialize(assets, instance=instance, resources={"workspace": workspace}, **other)
+
+
+def test_spooled_runs_become_a_weekly_score_and_a_late_one_makes_its_week_outdated(workspace, instance):
+    spool(workspace, "1.jsonl", [run_of(number) for number in range(10)])
+    assert build([*MARTS, no_run_is_lost, *sql_checks], workspace, instance).success
+    assert outdated_weeks(instance, workspace) == ["2026-W47"]
+    assert build(
+        [*MARTS, reliability_score], workspace, instance, selection=[reliability_score], partition_key="2026-11-16"
+    ).success
+    built = latest_build(instance, "reliability_score", "2026-11-16")
+    assert built.metadata["reliability_score"] == 0.5 * (1 - 1 / 40)
+    assert str(built.metadata["trend"]).startswith("![trend](data:image/png;base64,")
+    assert outdated_weeks(instance, workspace) == []
+
+    spool(workspace, "2.jsonl", [run_of(10), run_of(1, "2026-11-25")])
+    assert build(MARTS, workspace, instance).success
+    assert outdated_weeks(instance, workspace) == ["2026-W47", "2026-W48"]
+
+
+def test_the_same_runs_again_are_the_same_data_versions(workspace, instance):
+    versions = []
+    for name in ("1.jsonl", "1 again.jsonl"):
+        spool(workspace, name, [run_of(number) for number in range(5)])
+        assert build(MARTS, workspace, instance).success
+        names = ["agent_runs", *(model.name for model in MODELS)]
+        versions.append([latest_build(instance, asset).data_version for asset in names])
+    assert versions[0] == versions[1]
+    spool(workspace, "2.jsonl", [run_of(5)])
+    assert build(MARTS, workspace, instance).success
+    assert latest_build(instance, "stg_runs").data_version != versions[0][1]
+
+
+def test_an_import_beside_dagster_is_noticed(workspace, instance):
+    assert build([agent_runs], workspace, instance).success
+    noticed = str(latest_build(instance, "agent_runs").metadata["source_digest"])
+    assert workspace.source_digest("agent_runs") == noticed
+    workspace.warehouse.ingest([run_of(1)])
+    assert workspace.source_digest("agent_runs") != noticed
+
+
+def test_a_run_that_is_missing_in_the_warehouse_is_noticed(workspace, instance):
+    spool(workspace, "1.jsonl", [run_of(1)])
+    assert build([agent_runs], workspace, instance).success
+    spool(workspace, "2.jsonl", [run_of(2)])
+    project = dg.Definitions([agent_runs], asset_checks=[no_run_is_lost], resources={"workspace": workspace})
+    job = project.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection=no_run_is_lost.check_keys)
+    assert not job.execute_in_process(instance=instance, raise_on_error=False).success
+
+
+def test_each_sql_file_is_an_asset_with_its_dependencies_and_column_lineage():
+    graph = defs.resolve_asset_graph()
+    for model in MODELS:
+        node = graph.get(dg.AssetKey(model.name))
+        assert {parent.to_user_string() for parent in node.parent_keys} == set(model.depends_on)
+        lineage = node.metadata["dagster/column_lineage"].deps_by_column
+        assert lineage.keys() == model.columns.keys()
+    score = graph.get(dg.AssetKey("weekly_reliability")).metadata["dagster/column_lineage"].deps_by_column
+    assert dg.TableColumnDep(dg.AssetKey("stg_counted_runs"), "success") in score["reliability_score"]

@@ -1,0 +1,149 @@
+"""The parts that PPO stands on: tokens that survive, sampler and trainer that agree, estimates that equal brute force."""
+
+import random
+
+import pytest
+
+from agentrl_resources.learning import Sampler, gae, token_logprobs
+from agentrl_resources.learning.batching import micro_batches
+from small_models import expert_episodes, small_factory, small_harmony, small_model
+
+
+@pytest.fixture(scope="module")
+def factory():
+    return small_factory()
+
+
+@pytest.fixture(scope="module")
+def episodes(factory):
+    return expert_episodes(factory)
+
+
+@pytest.fixture(scope="module")
+def harmony(factory):
+    return small_harmony(factory)
+
+
+@pytest.fixture(scope="module")
+def model(harmony):
+    return small_model(harmony)
+
+
+def test_every_turn_of_an_episode_is_read_back_as_it_was_written(harmony, episodes):
+    for episode in episodes:
+        messages = episode.transcript.messages
+        encoded = harmony.encode(messages)
+        turns, turn = [], []
+        for token, chosen in zip(encoded.ids, encoded.mask, strict=True):
+            if chosen:
+                turn.append(token)
+            if chosen and token in harmony.turn_ends:
+                turns.append(harmony.parse(turn))
+                turn = []
+        assert turns == [message for message in messages if message["role"] == "assistant"]
+
+
+def test_prompt_and_observations_are_the_tokens_of_the_whole_conversation(harmony, episodes):
+    for episode in episodes:
+        messages = episode.transcript.messages
+        encoded = harmony.encode(messages)
+        context = harmony.prompt(messages[:2])
+        for message in messages:
+            if message["role"] == "tool":
+                context += harmony.observation(message)
+        assert [token for token, chosen in zip(encoded.ids, encoded.mask, strict=True) if not chosen] == context
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Refunded.<|return|>",
+        "<|channel|>final<|message|>Done.",
+        '<|channel|>commentary json<|message|>{"order_id": "1"}<|call|>',
+        ' to=functions.refund<|channel|>commentary json<|message|>{"order_id": <|call|>',
+        ' to=functions.refund<|channel|>commentary json<|message|>["1"]<|call|>',
+    ],
+)
+def test_a_malformed_turn_is_no_message(harmony, text):
+    assert harmony.parse(harmony.ids(text)) is None
+
+
+def test_the_prompt_does_not_name_the_day(harmony):
+    import datetime
+
+    assert str(datetime.date.today().year) + "-" not in harmony.opening or "2026-01-01" in harmony.opening
+    assert str(datetime.date.today()) not in harmony.opening
+
+
+def test_sampler_and_trainer_agree_on_the_probability_of_every_sampled_token(model, harmony, factory):
+    tasks = factory.workflow.tasks("train", 12, 1)
+    sampled = Sampler(model, harmony, factory).play(tasks, range(12), 1.0, concurrency=12)
+    expected = token_logprobs(model, [episode.ids for episode in sampled], 1.0)
+    for episode, row in zip(sampled, expected, strict=True):
+        assert sum(episode.mask) == episode.tokens_out > 0
+        for chosen, one, other in zip(episode.mask, episode.logprobs, row, strict=True):
+            assert (not chosen and one == 0.0) or one == pytest.approx(other, abs=2e-3)
+
+
+def test_an_episode_does_not_depend_on_the_episodes_around_it(model, harmony, factory):
+    tasks = factory.workflow.tasks("train", 9, 2)
+    sampler = Sampler(model, harmony, factory)
+    together = sampler.play(tasks, range(9), 1.0, concurrency=9)
+    order = list(range(9))
+    random.Random(3).shuffle(order)
+    apart = sampler.play([tasks[i] for i in order], order, 1.0, concurrency=2)
+    assert [apart[order.index(i)].ids for i in range(9)] == [episode.ids for episode in together]
+
+
+def test_gae_equals_its_definition():
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    generator = random.Random(seed)
+    for _ in range(50):
+        n = generator.randrange(1, 8)
+        rewards = [generator.gauss(0, 1) for _ in range(n)]
+        values = [generator.gauss(0, 1) for _ in range(n)]
+        discount, lam = generator.random(), generator.random()
+        advantages, returns = gae(rewards, values, discount, lam)
+        deltas = [rewards[t] + discount * ([*values, 0.0][t + 1]) - values[t] for t in range(n)]
+        expected = [sum((discount * lam) ** (k - t) * deltas[k] for k in range(t, n)) for t in range(n)]
+        assert advantages == pytest.approx(expected)
+        assert returns == pytest.approx([a + v for a, v in zip(expected, values, strict=True)])
+
+
+def test_with_lambda_one_the_return_is_the_discounted_reward():
+    _, returns = gae([0.0, 0.0, 1.0], [0.3, -0.2, 0.9], 0.5, 1.0)
+    assert returns == pytest.approx([0.25, 0.5, 1.0])
+
+
+def test_micro_batches_hold_every_sequence_once_and_keep_to_the_budget():
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    generator = random.Random(seed)
+    lengths = [generator.randrange(1, 400) for _ in range(100)]
+    groups = list(micro_batches(lengths, tokens=1000))
+    assert sorted(position for group in groups for position in group) == list(range(100))
+    assert all(len(group) == 1 or len(group) * max(lengths[i] for i in group) <= 1000 for group in groups)
+
+
+def test_attention_sinks_receive_the_gradient_of_their_formula():
+    """dL/dS_h = - sum_i P_ih sum_j P_ij dL/dP_ij, with P_ih the share that the sink of head h takes."""
+    import torch
+    from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward
+
+    torch.manual_seed(1)
+    sinks = torch.randn(2, dtype=torch.double, requires_grad=True)
+    module = torch.nn.Module()
+    module.sinks, module.num_key_value_groups = sinks, 1
+    query, key, value = (torch.randn(1, 2, 5, 4, dtype=torch.double) for _ in range(3))
+    mask = torch.full((5, 5), float("-inf"), dtype=torch.double).triu(1)[None, None]
+    output, probabilities = eager_attention_forward(module, query, key, value, mask, scaling=0.5)
+    weights = torch.randn_like(output)
+    (gradient,) = torch.autograd.grad((output * weights).sum(), sinks)
+
+    upstream = torch.einsum("bihd,bhjd->bhij", weights, value)
+    sink_share = 1 - probabilities.sum(-1)
+    expected = -(sink_share * (probabilities * upstream).sum(-1)).sum((0, 2))
+    assert gradient.abs().min() > 0
+    torch.testing.assert_close(gradient, expected)

@@ -1,0 +1,187 @@
+"""PPO: the loss does not depend on how it is cut, a resumed run is the uninterrupted one, and its stops act."""
+
+import math
+
+import pytest
+from small_models import small_factory, small_harmony, small_model
+
+from agentrl_resources.learning import PpoTrainer, Sampler, adapted_kl_coefficient
+from agentrl_resources.learning import ppo as ppo_module
+from agentrl_resources.settings import PpoSettings
+
+SETTINGS = PpoSettings(iterations=3, episodes=8, minibatch=4, epochs=2, learning_rate=1e-2, kl_ceiling=1e6)
+
+
+class LikesCalls:
+    """Stands where the reward model does: counts a token. A real one costs minutes to train and adds nothing here."""
+
+    def __init__(self, token):
+        self.token = token
+
+    def score(self, sequences):
+        return [sum(token == self.token for token in ids) / len(ids) for ids in sequences]
+
+
+@pytest.fixture(scope="module")
+def factory():
+    return small_factory()
+
+
+@pytest.fixture(scope="module")
+def harmony(factory):
+    return small_harmony(factory)
+
+
+@pytest.fixture
+def make_trainer(factory, harmony, tmp_path):
+    def make(settings=SETTINGS, folder="checkpoints", reward=None):
+        reward = reward or LikesCalls(harmony.turn_ends[0])
+        sampler = Sampler(small_model(harmony), harmony, factory)
+        return PpoTrainer(sampler, small_model(harmony), reward, settings, 7, tmp_path / folder)
+
+    return make
+
+
+@pytest.fixture
+def tasks(factory):
+    return lambda iteration, count: factory.workflow.tasks("train", count, 100 + iteration)
+
+
+def weights(trainer):
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+def assert_equal(ours, theirs):
+    import torch
+
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(make_trainer, tasks):
+    uninterrupted = make_trainer(folder="one")
+    state = uninterrupted.train(tasks)
+
+    class Killed(Exception):
+        pass
+
+    def die_after_the_first(state):
+        if state.iteration == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_trainer(folder="two").train(tasks, die_after_the_first)
+    resumed = make_trainer(folder="two")
+    resumed_state = resumed.train(tasks)
+    assert resumed_state == state
+    assert_equal(weights(resumed), weights(uninterrupted))
+
+
+def test_a_finished_run_that_is_resumed_does_nothing(make_trainer, tasks):
+    first = make_trainer()
+    state = first.train(tasks)
+    again = make_trainer()
+    assert again.train(lambda *_: pytest.fail("it rolled out again")) == state
+    assert_equal(weights(again), weights(first))
+
+
+def test_the_policy_moves_and_the_reference_does_not(make_trainer, tasks, harmony):
+    trainer = make_trainer()
+    before, reference = weights(trainer), [p.detach().clone() for p in trainer.reference.parameters()]
+    state = trainer.train(tasks)
+    assert any((old != new).any() for old, new in zip(before, weights(trainer), strict=True))
+    assert_equal(reference, list(trainer.reference.parameters()))
+    assert state.history[0]["kl"] == pytest.approx(0.0, abs=1e-3)
+    assert state.kl == state.history[-1]["kl"] != 0.0
+    assert len(state.history) == SETTINGS.iterations + 1
+
+
+def test_the_gradient_does_not_depend_on_how_a_minibatch_is_cut_or_ordered(make_trainer, tasks, monkeypatch):
+    import torch
+
+    trainer = make_trainer()
+    episodes = trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8)
+    rollout, _ = trainer._prepare(episodes)
+
+    def gradient(minibatch, tokens):
+        cut = ppo_module.micro_batches
+        monkeypatch.setattr(ppo_module, "micro_batches", lambda lengths: cut(lengths, tokens))
+        trainer.optimizer.zero_grad()
+        trainer._accumulate(rollout, minibatch)
+        monkeypatch.undo()
+        return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+
+    whole = gradient(list(range(8)), tokens=10**6)
+    one_by_one = gradient([5, 2, 7, 0, 1, 6, 3, 4], tokens=1)
+    assert whole.abs().max() > 0
+    torch.testing.assert_close(whole, one_by_one, rtol=1e-3, atol=1e-5)
+
+
+def test_on_the_rollout_itself_the_first_gradient_is_the_policy_gradient(make_trainer, tasks):
+    """With ratio 1 everywhere nothing is clipped, and the policy loss is minus the mean advantage."""
+    trainer = make_trainer()
+    rollout, _ = trainer._prepare(trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8))
+    facts = trainer._accumulate(rollout, range(8))
+    advantages = [advantage for row in rollout.advantages for advantage in row]
+    assert facts["clip_fraction"] == 0
+    assert facts["approximate_kl"] == pytest.approx(0, abs=1e-6)
+    assert facts["policy_loss"] == pytest.approx(-sum(advantages) / len(advantages), abs=1e-5)
+
+
+def test_only_tokens_that_the_agent_chose_are_learned_from(make_trainer, tasks):
+    trainer = make_trainer()
+    episodes = trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8)
+    rollout, _ = trainer._prepare(episodes)
+    for episode, advantages, mask in zip(episodes, rollout.advantages, rollout.mask, strict=True):
+        assert len(advantages) == episode.tokens_out == sum(mask)
+
+
+def test_a_policy_above_the_kl_ceiling_is_given_up_for_the_one_before(make_trainer, tasks):
+    settings = SETTINGS.model_copy(update={"kl_ceiling": 1e-3, "learning_rate": 0.05})
+    trainer = make_trainer(settings)
+    before = weights(trainer)
+    state = trainer.train(tasks)
+    assert "above the ceiling" in state.stopped
+    assert state.kl <= settings.kl_ceiling < state.history[-1]["kl"]
+    assert_equal(weights(trainer), before)
+    assert make_trainer(settings).train(tasks) == state
+
+
+def test_a_reward_that_is_not_finite_stops_training_and_changes_nothing(make_trainer, tasks):
+    class Broken:
+        def score(self, sequences):
+            return [math.nan] * len(sequences)
+
+    trainer = make_trainer(reward=Broken())
+    before = weights(trainer)
+    assert "non-finite" in trainer.train(tasks).stopped
+    assert_equal(weights(trainer), before)
+
+
+def test_a_gradient_that_is_not_finite_stops_training_and_keeps_the_weights_from_before(make_trainer, tasks):
+    import torch
+
+    trainer = make_trainer()
+    before = weights(trainer)
+    trainer.model.policy.lm_head.weight.register_hook(lambda gradient: torch.full_like(gradient, math.inf))
+    state = trainer.train(tasks)
+    assert "non-finite loss or gradient" in state.stopped
+    assert_equal(weights(trainer), before)
+
+
+def test_a_sampler_that_disagrees_with_the_trainer_stops_training(make_trainer, tasks):
+    trainer = make_trainer()
+    play = trainer.sampler.play
+
+    def another_temperature(tasks, seeds, temperature, concurrency):
+        return play(tasks, seeds, temperature * 3, concurrency)
+
+    trainer.sampler.play = another_temperature
+    assert "sampler and trainer disagree" in trainer.train(tasks).stopped
+
+
+def test_the_kl_coefficient_follows_kl_and_keeps_its_floor():
+    settings = PpoSettings(kl_target=2.0, kl_coefficient_floor=0.05)
+    assert adapted_kl_coefficient(0.2, 4.0, settings) > 0.2 > adapted_kl_coefficient(0.2, 0.5, settings)
+    assert adapted_kl_coefficient(0.2, 2.0, settings) == pytest.approx(0.2)
+    assert adapted_kl_coefficient(0.05, 0.0, settings) == 0.05
