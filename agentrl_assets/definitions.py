@@ -25,4 +25,6 @@ defs = dg.Definitions(
     schedules=[automation.weekly_reliability_schedule],
     sensors=[automation.rubric_sensor],
     resources={"workspace": WORKSPACE, "training": TRAINING},
+    # What takes long has a process of its own already, and a process for each of the other steps would only import.
+    executor=dg.in_process_executor,
 )

@@ -27,6 +27,7 @@ FACTORS = ("success", "human_override", "tool_error")
     deps=["weekly_reliability", "weekly_metrics", "stg_counted_runs"],
     partitions_def=WEEKS,
     code_version=code_version(1, "monitoring", "workflow.target"),
+    pool="warehouse",
 )
 def reliability_score(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The week's score with its interval, its three factors, the monitoring metrics, and what has changed."""

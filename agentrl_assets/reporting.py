@@ -31,12 +31,13 @@ def picture(path: Path) -> dg.MetadataValue:
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> dg.MetadataValue:
-    """Rows as a table; what is not a plain value becomes text."""
-    records = [dg.TableRecord({name: _plain(value) for name, value in row.items()}) for row in rows]
-    if not records:
+    """Rows as a table with a column for every name that any row has; what is not a plain value becomes text."""
+    rows = list(rows)
+    if not rows:
         return dg.MetadataValue.text("no rows")
-    names = list(dict.fromkeys(name for record in records for name in record.data))
-    columns = [dg.TableColumn(name, _type(record.data.get(name) for record in records)) for name in names]
+    names = dict.fromkeys(name for row in rows for name in row)
+    records = [dg.TableRecord({name: _plain(row.get(name)) for name in names}) for row in rows]
+    columns = [dg.TableColumn(name, _type(row.get(name) for row in rows)) for name in names]
     return dg.MetadataValue.table(records, dg.TableSchema(columns))
 
 

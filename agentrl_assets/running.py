@@ -136,7 +136,7 @@ def _failure(event: dg.DagsterEvent) -> str | None:
         return f"{event.step_key}: {data.user_failure_data.description}"
     error = data.error
     if error.cls_name == "DagsterExecutionInterruptedError":
-        return f"{event.step_key}: interrupted. Run again: it goes on where it was."
+        return f"{event.step_key}: interrupted. Run again: what is finished is kept."
     while error.cause is not None:
         error = error.cause
     if error.cls_name == "DagsterAssetCheckFailedError":
@@ -148,10 +148,16 @@ def _failure(event: dg.DagsterEvent) -> str | None:
 
 
 def _settle_dead_runs(instance: dg.DagsterInstance) -> None:
-    """Ends runs of this command that were killed; the lock says that none is alive. Their pool slots are free again."""
+    """Ends runs of this command that were killed (the lock says that none is alive), and frees what runs still hold of
+    pools after their end: otherwise the next step of the pool would wait for ever.
+    """
     for run in instance.get_runs(dg.RunsFilter(tags=_OURS, statuses=_UNFINISHED)):
         instance.report_run_failed(run, "The process was killed.")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    storage = instance.event_log_storage
+    for run_id in storage.get_concurrency_run_ids():
+        holder = instance.get_run_by_id(run_id)
+        if holder is None or holder.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def agent_runs(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
     )
 
 
-@dg.asset_check(asset="agent_runs", blocking=True, metadata={"owner": "team:platform"})
+@dg.asset_check(asset="agent_runs", blocking=True, metadata={"owner": "team:platform"}, pool="warehouse")
 def no_run_is_lost(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
     """Every run of the evaluation and of the spool is in the warehouse, once."""
     reported = {record.run_id for record in _waiting(context, workspace)}
@@ -103,6 +103,7 @@ def _model_check(model: SqlModel) -> dg.AssetChecksDefinition:
         blocking=True,
         description="What models.yml says of the grain and the columns holds for every row.",
         metadata={"owner": "team:product"},
+        pool="warehouse",  # a reader of another process would be shut out while somebody writes
     )
     def check(workspace: Workspace) -> dg.AssetCheckResult:
         with workspace.warehouse.connect(read_only=True) as connection:

@@ -258,6 +258,7 @@ telemetry:
 # A run whose process was killed is noticed, and started again once.
 run_monitoring:
   enabled: true
+  free_slots_after_run_end_seconds: 10
 run_retries:
   enabled: true
   max_retries: 1

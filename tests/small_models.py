@@ -1,5 +1,7 @@
 """A model and tokenizer small enough to train within a test, for the built-in workflow."""
 
+from dataclasses import replace
+
 from agentrl_resources.learning import Harmony, new_model, train_tokenizer
 from agentrl_resources.settings import ModelSettings
 from agentrl_resources.workflow import EpisodeFactory, load_workflow
@@ -9,8 +11,11 @@ SMALL = ModelSettings(
 )
 
 
-def small_factory() -> EpisodeFactory:
-    return EpisodeFactory(load_workflow("order_desk"))
+def small_factory(max_tokens: int = 24) -> EpisodeFactory:
+    """An untrained model talks until its budget is spent, so the budget is small."""
+    workflow = load_workflow("order_desk")
+    workflow.tool_policy = replace(workflow.tool_policy, max_tokens=max_tokens)
+    return EpisodeFactory(workflow)
 
 
 def expert_episodes(factory: EpisodeFactory, count: int = 30):

@@ -147,3 +147,28 @@ def test_attention_sinks_receive_the_gradient_of_their_formula():
     expected = -(sink_share * (probabilities * upstream).sum(-1)).sum((0, 2))
     assert gradient.abs().min() > 0
     torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("window", [4, 64])
+def test_fused_attention_equals_eager_attention_with_every_gradient(harmony, window):
+    import torch
+
+    from agentrl_resources.learning import attention
+
+    ids = torch.randint(0, 100, (3, 20), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    mask[1, 15:] = 0
+    outcomes = {}
+    model = small_model(harmony)
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = window
+    model.config.sliding_window = window
+    for name in ("eager", attention.register()):
+        model.set_attn_implementation(name)
+        model.zero_grad()
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[mask.bool()]
+        logits.square().mean().backward()
+        outcomes[name] = [logits, *(p.grad for p in model.parameters())]
+        assert model.model.layers[0].self_attn.sinks.grad.abs().min() > 0
+    for eager, fused in zip(*outcomes.values(), strict=True):
+        torch.testing.assert_close(fused, eager, rtol=1e-4, atol=1e-5)

@@ -12,14 +12,11 @@ from agentrl_resources.settings import PpoSettings
 SETTINGS = PpoSettings(iterations=3, episodes=8, minibatch=4, epochs=2, learning_rate=1e-2, kl_ceiling=1e6)
 
 
-class LikesCalls:
-    """Stands where the reward model does: counts a token. A real one costs minutes to train and adds nothing here."""
-
-    def __init__(self, token):
-        self.token = token
+class LikesOddTokens:
+    """Stands where the reward model does: a real one costs minutes to train and adds nothing to what is tested here."""
 
     def score(self, sequences):
-        return [sum(token == self.token for token in ids) / len(ids) for ids in sequences]
+        return [sum(token % 2 for token in ids) / len(ids) for ids in sequences]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +32,7 @@ def harmony(factory):
 @pytest.fixture
 def make_trainer(factory, harmony, tmp_path):
     def make(settings=SETTINGS, folder="checkpoints", reward=None):
-        reward = reward or LikesCalls(harmony.turn_ends[0])
+        reward = reward or LikesOddTokens()
         sampler = Sampler(small_model(harmony), harmony, factory)
         return PpoTrainer(sampler, small_model(harmony), reward, settings, 7, tmp_path / folder)
 
@@ -174,7 +171,7 @@ def test_a_sampler_that_disagrees_with_the_trainer_stops_training(make_trainer, 
     play = trainer.sampler.play
 
     def another_temperature(tasks, seeds, temperature, concurrency):
-        return play(tasks, seeds, temperature * 3, concurrency)
+        return play(tasks, seeds, temperature / 3, concurrency)
 
     trainer.sampler.play = another_temperature
     assert "sampler and trainer disagree" in trainer.train(tasks).stopped

@@ -48,6 +48,8 @@ def attention(
     import torch
     from torch.nn.functional import pad, scaled_dot_product_attention
 
+    if query.shape[2] == 1:
+        return _one_query(module, query, key, value, attention_mask, scaling), None
     groups = module.num_key_value_groups
     batch, heads, size = query.shape[0], query.shape[1], query.shape[3]
     if groups > 1:
@@ -63,3 +65,18 @@ def attention(
         scale=scaling,
     )
     return output[..., :size].transpose(1, 2).contiguous(), None
+
+
+def _one_query(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float) -> Any:
+    """The same for a single query, as when decoding: without a copy of the cached keys and values."""
+    import torch
+
+    batch, heads, _, size = query.shape
+    key_heads = key.shape[1]
+    grouped = query.reshape(batch, key_heads, heads // key_heads, size)
+    scores = grouped @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    sinks = module.sinks.to(scores.dtype).reshape(1, key_heads, -1, 1).expand(batch, -1, -1, -1)
+    weights = torch.softmax(torch.cat([scores, sinks], dim=-1), dim=-1)[..., :-1]
+    return (weights @ value).reshape(batch, 1, heads, size)

@@ -76,6 +76,7 @@ def train_reward_model(
             learning_rate=settings.learning_rate,
             warmup_steps=10,
             max_length=None,
+            remove_unused_columns=False,  # the column `length` tells the sampler which pairs fit together
             seed=seed,
             **trainer_arguments(work),
         ),

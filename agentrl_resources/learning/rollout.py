@@ -15,6 +15,7 @@ from typing import Any
 from agentrl_resources.learning.harmony import Harmony
 from agentrl_resources.workflow import Episode, EpisodeFactory, Message, Task
 
+_MASKS = ("full_attention", "sliding_attention")
 COMPACT_BELOW = 0.8
 """Finished rows are dropped once fewer than this share of the batch is still running."""
 
@@ -97,7 +98,8 @@ class Sampler:
 
     def _play_batch(self, tasks: Sequence[Task], seeds: Sequence[int], temperature: float) -> list[SampledEpisode]:
         import torch
-        from transformers import DynamicCache
+
+        from agentrl_resources.learning.cache import buffered_cache
 
         was_training = self.model.training
         self.model.eval()
@@ -105,12 +107,17 @@ class Sampler:
         rows = [self._open(task, seed) for task, seed in zip(tasks, seeds, strict=True)]
         episodes = [row.sampled for row in rows]
         with torch.inference_mode():
-            cache = DynamicCache(config=self.model.config)
+            cache = buffered_cache(self.model.config)
             shortest = min(len(row.pending) for row in rows)
             step = torch.tensor([[self._read(row) for _ in range(shortest)] for row in rows])
             while True:
                 output = self.model(
-                    input_ids=step.to(self.model.device), past_key_values=cache, use_cache=True, logits_to_keep=1
+                    input_ids=step.to(self.model.device),
+                    # a single new token sees all that the cache shows it, so no mask needs to be made
+                    attention_mask=dict.fromkeys(_MASKS) if step.shape[1] == 1 else None,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
                 )
                 tokens = self._next_tokens(rows, output.logits[:, -1].float(), temperature, started)
                 running = [position for position, row in enumerate(rows) if not row.done]
