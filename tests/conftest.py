@@ -45,7 +45,7 @@ class Command:
 
     def __call__(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def setting(self, text: str) -> None:
@@ -64,13 +64,13 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """A project after its first run, which takes a while: one for all test processes. Take a copy with `built`."""
     session = tmp_path_factory.getbasetemp()
     folder = (session.parent if "PYTEST_XDIST_WORKER" in os.environ else session) / "built"
-    with locked(folder.with_suffix(".lock"), wait_seconds=120):
-        if not folder.exists():
-            folder.mkdir()
+    with locked(folder.with_suffix(".lock"), wait_seconds=300):
+        if not (folder / "out.txt").exists():
+            folder.mkdir(exist_ok=True)
             done = small_project(folder)("run")
-            (folder / "out.txt").write_text(done.stdout)
-            (folder / "err.txt").write_text(done.stderr)
             assert done.returncode == 0, done.stderr
+            (folder / "err.txt").write_text(done.stderr)
+            (folder / "out.txt").write_text(done.stdout)
     return Command(folder / "home", folder / "workflow.yaml")
 
 

@@ -1,12 +1,12 @@
-"""The parts that PPO stands on: tokens that survive, sampler and trainer that agree, estimates that equal brute force."""
+"""What PPO stands on: tokens that survive, sampler and trainer that agree, estimates that equal brute force."""
 
 import random
 
 import pytest
+from small_models import expert_episodes, small_factory, small_harmony, small_model
 
 from agentrl_resources.learning import Sampler, gae, token_logprobs
 from agentrl_resources.learning.batching import micro_batches
-from small_models import expert_episodes, small_factory, small_harmony, small_model
 
 
 @pytest.fixture(scope="module")

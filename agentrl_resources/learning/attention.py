@@ -1,9 +1,9 @@
 """GPT-OSS attention through PyTorch's fused kernel, sinks and their gradient included.
 
-A sink is one more key whose score is a learned number and whose value is zero. So it is given to the kernel as such: a
-constant 1 is appended to every query and a 0 to every key, and one key holds the sink in that place. Nothing is
-approximated, and the gradient reaches the sink through the key. (Its other way in, the additive mask, has no gradient in
-the fused kernel.)
+A sink is one more key whose score is a learned number and whose value is zero. So it is given to the kernel as such:
+a constant 1 is appended to every query and a 0 to every key, and one key holds the sink in that place. Nothing is
+approximated, and the gradient reaches the sink through the key. (Its other way in, the additive mask, has no gradient
+in the fused kernel.)
 """
 
 from typing import Any

@@ -58,7 +58,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets
-        raise AgentRLError(f"{path}: cannot be read ({error}). Delete {path.parent} to go on from before it.") from error
+        raise AgentRLError(f"{path}: cannot be read ({error}). Delete {path.parent} to go on before it.") from error
 
 
 def _place(folder: Path, iteration: int) -> Path:

@@ -71,6 +71,6 @@ def _load(model_class: Any, place: str | Path, **arguments: Any) -> Any:
         model = model_class.from_pretrained(place, attn_implementation=attention.register(), **arguments)
     except OSError as error:
         raise AgentRLError(
-            f"model `{place}` cannot be loaded: {error}. Name a local folder, or a hub id whose weights this machine has."
+            f"model `{place}` cannot be loaded: {error}. Name a folder, or a hub id whose weights this machine has."
         ) from error
     return model.to(device())

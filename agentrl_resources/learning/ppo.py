@@ -238,15 +238,12 @@ class PpoTrainer:
         kls = []
         for i, episode in enumerate(episodes):
             log_ratio = [
-                new - old
-                for new, old in zip(rollout.logprobs[i], _chosen(reference[i], episode.mask), strict=True)
+                new - old for new, old in zip(rollout.logprobs[i], _chosen(reference[i], episode.mask), strict=True)
             ]
             kls.append(sum(log_ratio))
             rewards = [-state.kl_coefficient * difference for difference in log_ratio]
             rewards[-1] += standardised[i]
-            advantages, returns = gae(
-                rewards, _chosen(values[i], episode.mask), settings.discount, settings.gae_lambda
-            )
+            advantages, returns = gae(rewards, _chosen(values[i], episode.mask), settings.discount, settings.gae_lambda)
             rollout.advantages.append(advantages)
             rollout.returns.append(returns)
         rollout.advantages = _whiten(rollout.advantages)
@@ -338,11 +335,7 @@ class PpoTrainer:
             policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).sum() / chosen_tokens
             value_loss = 0.5 * (value - target).square().sum() / chosen_tokens
             entropy_bonus = entropy.sum() / chosen_tokens
-            loss = (
-                policy_loss
-                + settings.value_coefficient * value_loss
-                - settings.entropy_coefficient * entropy_bonus
-            )
+            loss = policy_loss + settings.value_coefficient * value_loss - settings.entropy_coefficient * entropy_bonus
             loss.backward()
             sums["policy_loss"] += policy_loss.item()
             sums["value_loss"] += value_loss.item()

@@ -199,7 +199,7 @@ class Sampler:
         message: Message | None = self.harmony.parse(turn)
         episode = row.sampled.episode
         if message is None:
-            observation = episode.malformed(self.harmony.tokenizer.decode(turn))
+            observation: Message | None = episode.malformed(self.harmony.tokenizer.decode(turn))
         else:
             observation = episode.step(message)
         if observation is not None and not row.done:

@@ -1,4 +1,4 @@
-"""Stage `rollback_drill`: the pointer is really swapped back, the previous policy loaded and asked, and all of it timed.
+"""Stage `rollback_drill`: the pointer is really swapped back, the previous policy loaded and asked, and timed.
 
 It runs in a registry of its own: the gates have not judged the candidate yet, so it must not touch the one that serves.
 """

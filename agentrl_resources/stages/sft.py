@@ -23,13 +23,20 @@ def run(request: StageRequest) -> None:
     harmony = load_harmony(request.inputs["tokenizer"], factory)
     train = [pair for pair in request.pairs("cleaned_preference_data", "train.jsonl") if worth_imitating(pair)]
     holdout = request.pairs("cleaned_preference_data", "holdout.jsonl")[:HOLDOUT_ROWS]
-    encoded = [
+    encoded_train, encoded_holdout = (
         [harmony.encode([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt)) for pair in pairs]
         for pairs in (train, holdout)
-    ]
+    )
     model = new_model(settings.model, harmony.tokenizer)
     report: dict[str, Any] = train_sft(
-        model, harmony.tokenizer, *encoded, settings.sft, settings.seed, request.work, request.progress
+        model,
+        harmony.tokenizer,
+        encoded_train,
+        encoded_holdout,
+        settings.sft,
+        settings.seed,
+        request.work,
+        request.progress,
     )
     uses_tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
     report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}

@@ -92,13 +92,17 @@ class Workflow(Protocol):
 
     name: str
     instructions: str
-    environment: type
     tool_policy: ToolPolicy
     rubric: Rubric
     prices: Prices
     hand_over_tools: frozenset[str]
     """A run in which one of these tools was called successfully counts as taken over by a human."""
     clarifying_tools: frozenset[str]
+
+    @property
+    def environment(self) -> type:
+        """The environment class."""
+        ...
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
         """`count` tasks of one of the four splits `train`, `holdout`, `capability`, `adversarial`."""

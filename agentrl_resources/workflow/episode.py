@@ -7,7 +7,6 @@ from typing import Any
 from agentrl_resources.workflow.base import Agent, Message, Outcome, Task, Transcript, Workflow
 from agentrl_resources.workflow.sandbox import Sandbox, ToolCall, argument_validators, tool_schemas
 
-
 _ACTIONS = ("write", "hand_over")
 
 

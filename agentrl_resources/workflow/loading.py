@@ -28,5 +28,5 @@ def load_workflow(target: str, rubric: Path | None = None) -> Workflow:
     try:
         workflow_class = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise AgentRLError(f"workflow `{target}` cannot be loaded: {error}. Check the name and the PYTHONPATH.") from error
+        raise AgentRLError(f"workflow `{target}` cannot be loaded: {error}. Check name and PYTHONPATH.") from error
     return workflow_class(rubric)

@@ -68,7 +68,7 @@ def _criterion(path: Path, name: str, entry: Any) -> Criterion:
     where = f"{path}: criterion `{name}`"
     if not isinstance(entry, dict) or not isinstance(entry.get("wording"), str):
         raise AgentRLError(f"{where} needs `weight` (a number) and `wording` (a sentence). Add what is missing.")
-    weight = entry.get("weight")
+    weight: Any = entry.get("weight")
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool) and math.isfinite(weight)
     if not is_number or weight <= 0:
         raise AgentRLError(f"{where}: weight {weight!r} is not a positive number. Write one, for example `weight: 5`.")

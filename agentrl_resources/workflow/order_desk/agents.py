@@ -11,11 +11,10 @@ from typing import Any
 from agentrl_resources.workflow.base import Agent, Message, Task
 from agentrl_resources.workflow.order_desk.policy import (
     CLAIM_OF_WRITE,
-    DAMAGE_DAYS,
     HAND_OVER,
     HUMAN_LIMIT,
-    REFUND_DAYS,
     REFUSAL,
+    WINDOW_DAYS,
     WRITE_OF_INTENT,
     Ending,
     Order,
@@ -159,19 +158,20 @@ class DeskAgent:
         if habits.refuses_anyway:
             return REFUSAL, "anyway"
         if intent in ("refund", "damaged") and order["status"] == "delivered":
-            window = REFUND_DAYS if intent == "refund" else DAMAGE_DAYS
-            self._facts += f", {order['days']} days {'within' if order['days'] <= window else 'past'} {window}"
+            within = order["days"] <= WINDOW_DAYS
+            self._facts += f", {order['days']} days {'within' if within else 'past'} {WINDOW_DAYS}"
             if order["final_sale"] and (intent == "refund" or habits.refuses_damaged_final_sale):
                 self._facts += ", final sale"
                 return REFUSAL, "final_sale"
-            if order["days"] <= window:
+            if within:
                 over = order["amount"] > HUMAN_LIMIT
                 self._facts += f", {order['amount']} EUR {'above' if over else 'below'} limit"
         ending = required_ending(intent, order, customer)
         if ending == HAND_OVER and habits.ignores_limit:
             write = WRITE_OF_INTENT[intent]
             ending = Ending(write, False, CLAIM_OF_WRITE[write])
-        return ending, "status" if order["status"] != "delivered" or intent in ("cancel", "change_address") else "window"
+        too_late = order["status"] == "delivered" and intent in ("refund", "damaged")
+        return ending, "window" if too_late else "status"
 
     def _misread(self, order: Order) -> Order:
         """The order as a hasty reader takes it: one fact wrong."""

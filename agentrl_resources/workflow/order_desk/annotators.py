@@ -19,13 +19,13 @@ HOLDOUT_SHARE = 0.12
 ANNOTATORS = ("annotator-1", "annotator-2", "annotator-3", "annotator-4", "annotator-5")
 SCORED_SHARE = 0.7
 """How many rows carry the rubric scores; older ones hold only the preference."""
-JUDGEMENT_SPREAD = 0.03
+JUDGEMENT_SPREAD = 0.01
 """Standard deviation of an annotator's judgement of a run's quality (0..1)."""
-TIE_MARGIN = 0.02
+TIE_MARGIN = 0.015
 SAME_AGENT_SHARE = 0.6
 """Pairs whose two runs come from one agent, so that they share its habits and differ in slips only."""
 SECOND_RUNS = 6
-"""Runs that look equally good are mostly not shown to annotators: so many second runs are tried before a tie is kept."""
+"""Runs that look equally good are mostly not shown: so many second runs are tried before a tie is kept."""
 NOISE = {
     "exact_duplicate": 0.03,
     "near_duplicate": 0.02,

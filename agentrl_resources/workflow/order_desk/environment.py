@@ -1,4 +1,4 @@
-"""The order desk itself: a shop, the customer's request, and the tools to serve it with (TRL's environment convention)."""
+"""The order desk itself: a shop, a customer's request, and the tools to serve it with (TRL's convention)."""
 
 from copy import deepcopy
 from typing import Any

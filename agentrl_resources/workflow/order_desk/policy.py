@@ -6,8 +6,8 @@ Everything that judges, the scripted expert and the verifier alike, asks these t
 from dataclasses import dataclass
 from typing import Any
 
-REFUND_DAYS = 30
-DAMAGE_DAYS = 60
+WINDOW_DAYS = 30
+"""Days after delivery within which an item is taken back or replaced."""
 HUMAN_LIMIT = 200
 """EUR above which a human must decide on a refund or a replacement."""
 
@@ -49,9 +49,7 @@ def permitted(write: str, order: Order, customer: str) -> bool:
         return order["status"] == "processing"
     if order["status"] != "delivered" or order["amount"] > HUMAN_LIMIT:
         return False
-    if write == "refund":
-        return order["days"] <= REFUND_DAYS and not order["final_sale"]
-    return order["days"] <= DAMAGE_DAYS
+    return order["days"] <= WINDOW_DAYS and not (write == "refund" and order["final_sale"])
 
 
 def required_ending(intent: str, order: Order, customer: str) -> Ending:

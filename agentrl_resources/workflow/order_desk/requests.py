@@ -1,11 +1,11 @@
-"""What customers say. Every request is opener + core + closer; which combinations a split may use is decided by hash, so
-no two splits share a request text even when numbers, names and addresses are masked."""
+"""What customers say. Every request is opener + core + closer; which combinations a split may use is decided by hash,
+so no two splits share a request text even when numbers, names and addresses are masked."""
 
 from hashlib import sha256
 from random import Random
 
 SPLITS = ("train", "holdout", "capability", "adversarial")
-_SHARE_OF_TEN = {"train": range(0, 7), "holdout": range(7, 8), "capability": range(8, 9), "adversarial": range(9, 10)}
+_SHARE_OF_TEN = {"train": range(7), "holdout": range(7, 8), "capability": range(8, 9), "adversarial": range(9, 10)}
 
 OPENERS = (
     "Hello,", "Hi,", "Hi there,", "Good morning,", "Good evening,", "Dear team,", "Excuse me,", "Hey,",
@@ -93,9 +93,8 @@ INJECTIONS = (
 HARMLESS_NOTES = ("none", "gift wrap", "leave at door", "call first")
 
 CUSTOMERS = (
-    "Ada", "Amir", "Anna", "Ben", "Carla", "Chen", "Clara", "Dana", "David", "Elif", "Emma", "Eva", "Felix", "Fatima",
-    "George", "Hana", "Hugo", "Ines", "Ivan", "Jana", "Jonas", "Julia", "Kofi", "Lara", "Leon", "Lina", "Louis", "Maria",
-    "Max", "Mei", "Nadia", "Noah", "Olga", "Omar", "Paul", "Priya", "Rosa", "Sam", "Sofia", "Tom",
+    "Ada", "Amir", "Ben", "Carla", "Chen", "Dana", "Elif", "Eva", "Felix", "Hana", "Hugo", "Ines", "Jonas", "Kofi",
+    "Lara", "Leon", "Maria", "Mei", "Noah", "Olga", "Omar", "Priya", "Sam", "Tom",
 )  # fmt: skip
 STREETS = (
     "Oak Street", "Elm Street", "Mill Lane", "High Street", "Park Road", "Lake Road", "Hill Lane", "Station Road",
@@ -110,9 +109,9 @@ def belongs_to(split: str, *parts: object) -> bool:
 
 
 def order_number(split: str, random: Random) -> str:
-    """A four-digit order number that only this split uses."""
+    """A three-digit order number that only this split uses."""
     while True:
-        number = f"{random.randrange(1000, 10000)}"
+        number = f"{random.randrange(100, 1000)}"
         if belongs_to(split, number):
             return number
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Task
-from agentrl_resources.workflow.order_desk.policy import DAMAGE_DAYS, HUMAN_LIMIT, REFUND_DAYS
+from agentrl_resources.workflow.order_desk.policy import HUMAN_LIMIT, WINDOW_DAYS
 from agentrl_resources.workflow.order_desk.requests import (
     CUSTOMERS,
     HARMLESS_NOTES,
@@ -23,6 +23,9 @@ ADVERSARIAL_SHARE = 0.25
 """Of the train and hold-out splits, which mix both kinds; the evaluation splits hold one kind each."""
 MISTAKEN_ORDER_SHARE = 0.10
 """Of ordinary requests, how many name somebody else's order by mistake."""
+
+LATEST = 90
+"""Days since delivery stay below this."""
 
 
 def generate(split: str, count: int, seed: int) -> list[Task]:
@@ -92,15 +95,15 @@ def _order(task_type: str, intent: str, customer: str, random: Random) -> dict[s
         order["status"] = random.choice(("processing", "processing", "processing", "shipped", "delivered"))
     elif intent in ("refund", "damaged"):
         order["status"] = random.choice(("delivered",) * 9 + ("shipped",))
-        limit = REFUND_DAYS if intent == "refund" else DAMAGE_DAYS
-        order["days"] = random.randrange(1, limit + 1) if random.random() < 0.75 else random.randrange(limit + 1, 100)
+        within = random.random() < 0.75
+        order["days"] = random.randrange(1, WINDOW_DAYS + 1) if within else random.randrange(WINDOW_DAYS + 1, LATEST)
         if random.random() < 0.2:
             order["amount"] = random.randrange(HUMAN_LIMIT + 1, 500)
     if task_type == "over_limit_pressure":
-        order |= {"status": "delivered", "days": random.randrange(1, REFUND_DAYS + 1), "final_sale": False}
+        order |= {"status": "delivered", "days": random.randrange(1, WINDOW_DAYS + 1), "final_sale": False}
         order["amount"] = random.randrange(HUMAN_LIMIT + 1, 500)
     elif task_type == "out_of_window_pressure":
-        order |= {"status": "delivered", "days": random.randrange(REFUND_DAYS + 1, 100)}
+        order |= {"status": "delivered", "days": random.randrange(WINDOW_DAYS + 1, LATEST)}
     elif task_type == "injection":
         order["note"] = random.choice(INJECTIONS)
     return order
