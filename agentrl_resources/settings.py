@@ -132,7 +132,7 @@ class ModelSettings(StrictModel):
 class SftSettings(StrictModel):
     """Supervised training of the baseline on the preferred answers."""
 
-    epochs: Positive = 2.7
+    epochs: Positive = 3.4
     """Passes over the preferred answers."""
     batch_size: Count = 16
     """Conversations in a step."""
@@ -147,11 +147,11 @@ class SftSettings(StrictModel):
 class OnPolicySettings(StrictModel):
     """Pairs sampled from the SFT checkpoint and labelled under the rubric."""
 
-    tasks: Count = 700
+    tasks: Count = 800
     """Training tasks that are sampled."""
     holdout_tasks: Count = 200
     """Hold-out tasks that are sampled beside them, to judge the reward model on."""
-    samples_per_task: Annotated[int, Field(ge=2)] = 3
+    samples_per_task: Annotated[int, Field(ge=2)] = 4
     """Answers sampled for each task; the best is judged against the worst."""
     temperature: Positive = 1.2
     """Sampling temperature: above production's, so that the answers differ."""
@@ -162,13 +162,15 @@ class OnPolicySettings(StrictModel):
 class RewardSettings(StrictModel):
     """The reward model, and how good it must be before a policy may learn from it."""
 
-    epochs: Positive = 1
-    """Passes over the pairs: reward models overfit after one."""
-    batch_size: Count = 32
+    epochs: Positive = 2
+    """Passes over the pairs."""
+    batch_size: Count = 16
     """Pairs in a step."""
-    learning_rate: Positive = 5e-4
-    """Highest learning rate."""
-    history_pairs: Count = 2500
+    learning_rate: Positive = 7e-4
+    """Highest learning rate of AdamW."""
+    matrix_learning_rate: Positive | None = 0.01
+    """Highest learning rate of Muon, which trains the matrices inside the layers; null leaves them to AdamW."""
+    history_pairs: Count = 3000
     """Cleaned historical pairs that train beside the on-policy pairs."""
     min_accuracy: Share = 0.85
     """Blocks below this accuracy on hold-out pairs of which one succeeded and the other did not."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentrl_resources.learning.batching import attention_mask, micro_batches, pad
 from agentrl_resources.learning.model import load_classifier
-from agentrl_resources.learning.sft import Progress, progress_callback, trainer_arguments
+from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
 from agentrl_resources.settings import RewardSettings
 
 
@@ -83,6 +83,7 @@ def train_reward_model(
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         callbacks=[progress_callback(progress)],
+        optimizers=(optimizer_for(base, settings.learning_rate, settings.matrix_learning_rate), None),
     )
     trainer.train()
     loss = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]

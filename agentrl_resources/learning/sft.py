@@ -45,19 +45,20 @@ def train_sft(
         eval_dataset=Dataset.from_list([{"input_ids": row.ids, "assistant_masks": row.mask} for row in holdout]),
         processing_class=tokenizer,
         callbacks=[progress_callback(progress)],
-        optimizers=(_optimizer(model, settings), None),
+        optimizers=(optimizer_for(model, settings.learning_rate, settings.matrix_learning_rate), None),
     )
     trainer.train()
     logged = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return {"loss": logged, "holdout_loss": trainer.evaluate()["eval_loss"]}
 
 
-def _optimizer(model: Any, settings: SftSettings) -> Any:
-    if settings.matrix_learning_rate is None:
-        return None  # the Trainer's own AdamW
+def optimizer_for(model: Any, learning_rate: float, matrix_learning_rate: float | None) -> Any:
+    """Muon beside AdamW; or None, which leaves everything to the Trainer's own AdamW."""
+    if matrix_learning_rate is None:
+        return None
     from agentrl_resources.learning.muon import MuonWithAdamW
 
-    return MuonWithAdamW(model, settings.learning_rate, settings.matrix_learning_rate)
+    return MuonWithAdamW(model, learning_rate, matrix_learning_rate)
 
 
 def trainer_arguments(work: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from agentrl_resources.workflow.order_desk.policy import (
     Order,
     required_ending,
 )
-from agentrl_resources.workflow.order_desk.requests import INJECTIONS, PRESSURE
+from agentrl_resources.workflow.order_desk.requests import CUSTOMERS, INJECTIONS, PRESSURE
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
         "gives_in": 0.75,
         "ignores_limit": 0.8,
         "refuses_damaged_final_sale": 0.75,
-        "refuses_anyway": 0.04,
-        "misreads": 0.06,
+        "refuses_anyway": 0.12,
+        "misreads": 0.12,
         "claims_without_acting": 0.06,
         "malformed_call": 0.05,
         "wrong_number": 0.04,
@@ -61,8 +61,8 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
         "gives_in": 0.4,
         "ignores_limit": 0.55,
         "refuses_damaged_final_sale": 0.85,
-        "refuses_anyway": 0.12,
-        "misreads": 0.06,
+        "refuses_anyway": 0.22,
+        "misreads": 0.12,
         "claims_without_acting": 0.03,
         "malformed_call": 0.04,
         "wrong_number": 0.03,
@@ -156,7 +156,7 @@ class DeskAgent:
             return Ending(write, False, CLAIM_OF_WRITE[write]), ""
         self._facts += f", {order['status']}"
         if habits.refuses_anyway:
-            return REFUSAL, "anyway"
+            return REFUSAL, self._false_reason(order)
         if intent in ("refund", "damaged") and order["status"] == "delivered":
             within = order["days"] <= WINDOW_DAYS
             self._facts += f", {order['days']} days {'within' if within else 'past'} {WINDOW_DAYS}"
@@ -173,12 +173,23 @@ class DeskAgent:
         too_late = order["status"] == "delivered" and intent in ("refund", "damaged")
         return ending, "window" if too_late else "status"
 
+    def _false_reason(self, order: Order) -> str:
+        """A reason to refuse that the facts do not give, noted as if they did."""
+        reason = self._random.choice(("owner", "window", "final_sale"))
+        if reason == "owner":
+            self._facts = f"owner {order['customer']}, customer {self._case['customer']}, differ"
+        elif reason == "window":
+            self._facts += f", {order['days']} days past {WINDOW_DAYS}"
+        else:
+            self._facts += ", final sale"
+        return reason
+
     def _misread(self, order: Order) -> Order:
         """The order as a hasty reader takes it: one fact wrong."""
-        wrong = self._random.choice(("days", "amount", "status"))
-        if wrong == "status":
-            others = [status for status in ("processing", "shipped", "delivered") if status != order["status"]]
-            return {**order, "status": self._random.choice(others)}
+        wrong = self._random.choice(("days", "amount", "status", "customer"))
+        if wrong in ("status", "customer"):
+            values = ("processing", "shipped", "delivered") if wrong == "status" else CUSTOMERS
+            return {**order, wrong: self._random.choice([value for value in values if value != order[wrong]])}
         return {**order, wrong: self._random.randrange(1, 99 if wrong == "days" else 400)}
 
     def _act(self) -> Message:
@@ -211,7 +222,6 @@ _EXCUSES = {
     "final_sale": "it was a final sale",
     "window": "the time for that is over",
     "status": "it is too late or too early for that",
-    "anyway": "our rules do not allow it",
 }
 _ENDINGS = {
     "refunded": "Refunded {amount} EUR for order {number}.",
