@@ -82,7 +82,7 @@ class PreferenceSettings(StrictModel):
 
     source: str | None = None
     """JSONL or Parquet file (also .gz) or `datasets` folder; nothing means the workflow's own annotators."""
-    pairs: Count = 6000
+    pairs: Count = 7000
     """Pairs that the workflow's own annotators make."""
     holdout_percent: Annotated[int, Field(ge=1, le=50)] = 10
     """Share of tasks kept out of training, in percent, where the data name no split."""
@@ -132,7 +132,7 @@ class ModelSettings(StrictModel):
 class SftSettings(StrictModel):
     """Supervised training of the baseline on the preferred answers."""
 
-    epochs: Positive = 3.4
+    epochs: Positive = 4
     """Passes over the preferred answers."""
     batch_size: Count = 16
     """Conversations in a step."""

@@ -172,3 +172,19 @@ def test_fused_attention_equals_eager_attention_with_every_gradient(harmony, win
         assert model.model.layers[0].self_attn.sinks.grad.abs().min() > 0
     for eager, fused in zip(*outcomes.values(), strict=True):
         torch.testing.assert_close(fused, eager, rtol=1e-4, atol=1e-5)
+
+
+def test_a_schedule_reaches_both_optimizers_also_after_accelerate_has_wrapped_them(harmony):
+    import torch
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    from agentrl_resources.learning.muon import MuonWithAdamW
+
+    model = small_model(harmony)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = AcceleratedOptimizer(MuonWithAdamW(model, 1e-3, 1e-2))
+    torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda step: 0.0)
+    model(input_ids=torch.arange(20)[None]).logits.square().mean().backward()
+    optimizer.step()
+    for old, new in zip(before, model.parameters(), strict=True):
+        torch.testing.assert_close(new, old, rtol=0, atol=0)

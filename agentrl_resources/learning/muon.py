@@ -31,6 +31,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
-        """One update of each."""
+        """One update of each, at the learning rates that a schedule has set here."""
+        theirs = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        # Accelerate reloads an optimizer's state, after which its groups are no longer the ones that were handed on
+        for group, scheduled in zip(theirs, self.param_groups, strict=True):
+            group["lr"] = scheduled["lr"]
         for optimizer in self.optimizers:
             optimizer.step()
