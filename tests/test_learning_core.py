@@ -1,5 +1,6 @@
 """What PPO stands on: tokens that survive, sampler and trainer that agree, estimates that equal brute force."""
 
+import json
 import random
 
 import pytest
@@ -176,15 +177,23 @@ def test_fused_attention_equals_eager_attention_with_every_gradient(harmony, win
 
 def test_a_schedule_reaches_both_optimizers_also_after_accelerate_has_wrapped_them(harmony):
     import torch
-    from accelerate.optimizer import AcceleratedOptimizer
+    from accelerate import Accelerator
 
     from agentrl_resources.learning.muon import MuonWithAdamW
 
     model = small_model(harmony)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    optimizer = AcceleratedOptimizer(MuonWithAdamW(model, 1e-3, 1e-2))
+    optimizer = Accelerator(cpu=True).prepare(MuonWithAdamW(model, 1e-3, 1e-2))
     torch.optim.lr_scheduler.LambdaLR(optimizer.optimizer, lambda step: 0.0)
     model(input_ids=torch.arange(20)[None]).logits.square().mean().backward()
     optimizer.step()
     for old, new in zip(before, model.parameters(), strict=True):
         torch.testing.assert_close(new, old, rtol=0, atol=0)
+
+
+def test_a_stored_conversation_has_the_tokens_of_the_live_one(harmony, episodes):
+    for episode in episodes:
+        messages = episode.transcript.messages
+        stored = json.loads(json.dumps(messages, sort_keys=True))
+        backwards = json.loads(json.dumps(messages), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+        assert harmony.encode(stored) == harmony.encode(messages) == harmony.encode(backwards)

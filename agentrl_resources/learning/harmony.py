@@ -99,7 +99,7 @@ class Harmony:
         """From after `<|start|>assistant` to `<|call|>`, `<|return|>`, or in history `<|end|>`."""
         if message.get("malformed"):
             return message["content"]
-        text = self._render([_EMPTY_USER, message]).removeprefix(self._plain).removeprefix(_ASSISTANT)
+        text = self._render([_EMPTY_USER, _in_one_order(message)]).removeprefix(self._plain).removeprefix(_ASSISTANT)
         return text if last or message.get("tool_calls") else text.removesuffix("<|return|>") + "<|end|>"
 
     def _observation_text(self, message: Message) -> str:
@@ -108,7 +108,7 @@ class Harmony:
         head = [_EMPTY_USER, {"role": "assistant", "tool_calls": [call]}]
         if name not in self._call_heads:
             self._call_heads[name] = self._render(head)
-        return self._render([*head, message]).removeprefix(self._call_heads[name])
+        return self._render([*head, _in_one_order(message)]).removeprefix(self._call_heads[name])
 
     def _render(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None) -> str:
         return self.tokenizer.apply_chat_template(
@@ -133,6 +133,13 @@ class Harmony:
             return None
         function = {"name": match["tool"], "arguments": arguments}
         return {**message, "tool_calls": [{"type": "function", "function": function}]}
+
+
+def _in_one_order(value: Any) -> Any:
+    """The same value with the keys of every object sorted: stored rows and a live tool must read the same."""
+    if isinstance(value, dict):
+        return {key: _in_one_order(value[key]) for key in sorted(value)}
+    return [_in_one_order(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _user_text(content: str) -> str:
