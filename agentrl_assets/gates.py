@@ -12,7 +12,7 @@ import dagster as dg
 from agentrl_assets.project import SETTINGS, code_version
 from agentrl_assets.reporting import materialized, numbers, table
 from agentrl_resources.dagster_resources import Training, Workspace
-from agentrl_resources.evaluation import EpisodeFacts, Evidence, Pair, Verdict, judge, parse_gate
+from agentrl_resources.evaluation import EpisodeFacts, Evidence, Pair, Verdict, judge, paired, parse_gate
 from agentrl_resources.files import read_json, write_json
 from agentrl_resources.telemetry import RunRecord
 
@@ -54,8 +54,6 @@ def gate_evidence(context: dg.AssetExecutionContext, workspace: Workspace) -> dg
 
 def evidence_from(evaluation: Path, drill: Path, temperature: float) -> Evidence:
     """Evidence from the stored run records of an evaluation and the timings of a drill."""
-    from agentrl_resources.stages.evaluate import paired
-
     pairs = paired(list(read_records(evaluation / "episodes.jsonl.gz")), temperature)
     return Evidence(pairs, read_json(drill / "report.json")["seconds"])
 

@@ -9,6 +9,7 @@ The request names the stage, its inputs and where its output goes (see `Training
 import json
 import os
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,18 @@ def progress_writer(path: Path, stage: str) -> Progress:
     return report
 
 
+def end_with_parent() -> None:
+    """Ends this process soon after the one that launched it: an orphan would write where the next run does."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(EVERY_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run(request: dict[str, Any]) -> None:
     """Fills the request's output folder."""
     from agentrl_resources.settings import load_settings
@@ -81,6 +94,7 @@ def main() -> int:
         TOKENIZERS_PARALLELISM="false",
         TQDM_DISABLE="1",
     )
+    end_with_parent()
     request_file = Path(sys.argv[1])
     try:
         request = read_json(request_file)

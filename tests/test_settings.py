@@ -106,8 +106,8 @@ def test_a_mistake_is_told_with_its_line(file: Path, old: str, new: str, line: i
 
 
 def test_all_mistakes_are_told_in_the_order_of_the_file(file: Path) -> None:
-    said = refusal(file, CONTRACT.replace("percent: 5", "percent: 0") + "sft:\n  steps: 0\nseed: -1\n").splitlines()
-    assert [line.split(": ")[1] for line in said] == ["release.canary_traffic_percent", "sft.steps", "seed"]
+    said = refusal(file, CONTRACT.replace("percent: 5", "percent: 0") + "sft:\n  epochs: 0\nseed: -1\n").splitlines()
+    assert [line.split(": ")[1] for line in said] == ["release.canary_traffic_percent", "sft.epochs", "seed"]
 
 
 @pytest.mark.parametrize(

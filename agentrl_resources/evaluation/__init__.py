@@ -1,6 +1,6 @@
 """Evaluation: how two arms compare on the same tasks, and what the release gates say of it."""
 
-from agentrl_resources.evaluation.comparison import EpisodeFacts, Pair, compare_arms
+from agentrl_resources.evaluation.comparison import EpisodeFacts, Pair, compare_arms, paired
 from agentrl_resources.evaluation.gates import Evidence, Gate, Verdict, judge, parse_gate
 from agentrl_resources.evaluation.statistics import (
     auc,
@@ -30,6 +30,7 @@ __all__ = [
     "judge",
     "mcnemar_exact",
     "minimum_detectable_effect",
+    "paired",
     "paired_bootstrap",
     "paired_difference",
     "parse_gate",

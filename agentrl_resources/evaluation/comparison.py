@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,22 @@ class Pair:
     baseline: EpisodeFacts
     candidate: EpisodeFacts
     task_type: str = "unknown"
+
+
+def paired(records: Iterable[Any], temperature: float) -> list[Pair]:
+    """Both arms' episodes on each task at one temperature, from run records."""
+    arms: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in records:
+        if record.temperature == temperature:
+            arms.setdefault((record.suite, record.task_id), {})[record.arm] = record
+    return [
+        Pair(task_id, suite, _facts(both["baseline"]), _facts(both["candidate"]), both["baseline"].task_type)
+        for (suite, task_id), both in arms.items()
+    ]
+
+
+def _facts(record: Any) -> EpisodeFacts:
+    return EpisodeFacts(record.success, record.safety_violation, record.cost, record.duration_ms)
 
 
 def compare_arms(pairs: Sequence[Pair]) -> dict[str, Any]:

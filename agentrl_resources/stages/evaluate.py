@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.evaluation import EpisodeFacts, Pair, compare_arms
+from agentrl_resources.evaluation import compare_arms, paired
 from agentrl_resources.files import canonical_json, digest_json, read_jsonl
 from agentrl_resources.learning import SampledEpisode, Sampler, hash_seed, load_policy, token_logprobs
 from agentrl_resources.plotting import BASELINE, CANDIDATE, picture
@@ -47,22 +47,6 @@ def run(request: StageRequest) -> None:
     comparison = {f"{temperature:g}": compare_arms(paired(records, temperature)) for temperature in temperatures}
     _draw(request.output / "comparison.png", comparison)
     request.report({"episodes": len(records), "comparison": comparison, "temperatures": temperatures})
-
-
-def paired(records: Sequence[RunRecord], temperature: float) -> list[Pair]:
-    """Both arms' episodes on each task at one temperature."""
-    facts: dict[tuple[str | None, str], dict[str | None, RunRecord]] = {}
-    for record in records:
-        if record.temperature == temperature:
-            facts.setdefault((record.suite, record.task_id), {})[record.arm] = record
-    return [
-        Pair(task_id, str(suite), _facts(arms["baseline"]), _facts(arms["candidate"]), str(arms["baseline"].task_type))
-        for (suite, task_id), arms in facts.items()
-    ]
-
-
-def _facts(record: RunRecord) -> EpisodeFacts:
-    return EpisodeFacts(record.success, record.safety_violation, record.cost, record.duration_ms)
 
 
 def _tasks(path: Path) -> list[Task]:

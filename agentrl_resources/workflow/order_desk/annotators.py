@@ -24,7 +24,7 @@ JUDGEMENT_SPREAD = 0.01
 TIE_MARGIN = 0.015
 SAME_AGENT_SHARE = 0.6
 """Pairs whose two runs come from one agent, so that they share its habits and differ in slips only."""
-SECOND_RUNS = 6
+SECOND_RUNS = 16
 """Runs that look equally good are mostly not shown: so many second runs are tried before a tie is kept."""
 NOISE = {
     "exact_duplicate": 0.03,
