@@ -7,7 +7,7 @@ import pytest
 from small_models import expert_episodes, small_factory, small_harmony, small_model
 
 from agentrl_resources.learning import Sampler, gae, token_logprobs
-from agentrl_resources.learning.batching import micro_batches
+from agentrl_resources.learning.batching import bucketed_order, micro_batches
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +197,16 @@ def test_a_stored_conversation_has_the_tokens_of_the_live_one(harmony, episodes)
         stored = json.loads(json.dumps(messages, sort_keys=True))
         backwards = json.loads(json.dumps(messages), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
         assert harmony.encode(stored) == harmony.encode(messages) == harmony.encode(backwards)
+
+
+def test_the_order_of_training_holds_every_sequence_equally_often_in_batches_of_like_length():
+    generator = random.Random(4)
+    lengths = [generator.randrange(10, 400) for _ in range(500)]
+    order = bucketed_order(lengths, 8, 2.0, seed=1)
+    assert sorted(order) == sorted([*range(500), *range(500)])
+    spans = [max(group) - min(group) for group in ([lengths[i] for i in order[k : k + 8]] for k in range(0, 992, 8))]
+    assert sum(spans) / len(spans) < 60
+    first_halves = [sum(lengths[i] for i in order[k : k + 80]) for k in range(0, 960, 80)]
+    assert first_halves != sorted(first_halves, reverse=True)
+    assert order == bucketed_order(lengths, 8, 2.0, seed=1) != bucketed_order(lengths, 8, 2.0, seed=2)
+    assert len(bucketed_order(lengths, 8, 0.5, seed=1)) == 250

@@ -19,6 +19,33 @@ def micro_batches(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH) -> Ite
         yield group
 
 
+BUCKET = 16
+"""Batches among which sequences are sorted by length."""
+
+
+def bucketed_order(lengths: Sequence[int], batch: int, epochs: float, seed: int) -> list[int]:
+    """Positions for `epochs` passes in the order of training: batches of similar length, themselves in random order.
+
+    The Trainer's own grouping by length runs from long to short without a shuffle. Where length goes with the kind of
+    task, as here, steps then follow one kind of task after the other, and learning suffers.
+    """
+    from random import Random
+
+    random = Random(seed)
+    wanted = round(len(lengths) * epochs)
+    order: list[int] = []
+    while len(order) < wanted:
+        order += random.sample(range(len(lengths)), len(lengths))
+    batches: list[list[int]] = []
+    for start in range(0, wanted, batch * BUCKET):
+        bucket = sorted(order[start : min(start + batch * BUCKET, wanted)], key=lambda position: lengths[position])
+        batches += [bucket[i : i + batch] for i in range(0, len(bucket), batch)]
+    # only the last batch may be smaller, or all that follow it would be cut in other places
+    whole = [group for group in batches if len(group) == batch]
+    random.shuffle(whole)
+    return [position for group in whole for position in group] + [p for g in batches if len(g) < batch for p in g]
+
+
 def pad(sequences: Sequence[Sequence[float]], value: float = 0, dtype: Any = None) -> Any:
     """Right-padded tensor (sequences, longest)."""
     import torch

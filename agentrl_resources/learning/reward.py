@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.learning.batching import attention_mask, micro_batches, pad
+from agentrl_resources.learning.batching import attention_mask, bucketed_order, micro_batches, pad
 from agentrl_resources.learning.model import load_classifier
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
 from agentrl_resources.settings import RewardSettings
@@ -64,19 +64,16 @@ def train_reward_model(
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    rows = [
-        {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected, "length": max(len(pair.chosen), len(pair.rejected))}
-        for pair in pairs
-    ]
+    lengths = [max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
+    order = bucketed_order(lengths, settings.batch_size, settings.epochs, seed)
+    rows = [{"chosen_ids": pairs[i].chosen, "rejected_ids": pairs[i].rejected} for i in order]
     trainer = RewardTrainer(
         model=base,
         args=RewardConfig(
-            num_train_epochs=settings.epochs,
             per_device_train_batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             warmup_steps=10,
             max_length=None,
-            remove_unused_columns=False,  # the column `length` tells the sampler which pairs fit together
             seed=seed,
             **trainer_arguments(work),
         ),

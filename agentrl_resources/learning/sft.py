@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.learning.batching import bucketed_order
 from agentrl_resources.learning.harmony import Encoded
 from agentrl_resources.settings import SftSettings
 
@@ -29,10 +30,10 @@ def train_sft(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    order = bucketed_order([len(row.ids) for row in train], settings.batch_size, settings.epochs, seed)
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
-            num_train_epochs=settings.epochs,
             per_device_train_batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             warmup_steps=settings.warmup_fraction,
@@ -41,7 +42,7 @@ def train_sft(
             seed=seed,
             **trainer_arguments(work),
         ),
-        train_dataset=Dataset.from_list([{"input_ids": row.ids, "assistant_masks": row.mask} for row in train]),
+        train_dataset=Dataset.from_list([{"input_ids": train[i].ids, "assistant_masks": train[i].mask} for i in order]),
         eval_dataset=Dataset.from_list([{"input_ids": row.ids, "assistant_masks": row.mask} for row in holdout]),
         processing_class=tokenizer,
         callbacks=[progress_callback(progress)],
@@ -72,7 +73,8 @@ def trainer_arguments(work: Path) -> dict[str, Any]:
         "weight_decay": 0.01,
         "bf16": False,
         "gradient_checkpointing": False,
-        "train_sampling_strategy": "group_by_length",
+        "num_train_epochs": 1,  # the data are given in the order of training, all passes after each other
+        "train_sampling_strategy": "sequential",
         "dataloader_pin_memory": False,
         "logging_steps": 10,
         "save_strategy": "no",
