@@ -34,19 +34,19 @@ class BufferedLayer(DynamicLayer):
             self.keys, self.values = (_grown(old, self.length, 2 * end) for old in (self.keys, self.values))
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
-        start = self._first_visible(added)
+        start = self._first_visible()
         self.length = end
         return self.keys[:, :, start:end], self.values[:, :, start:end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        start = self._first_visible(query_length)
+        start = self._first_visible()
         return self.length + query_length - start, start
 
     def get_seq_length(self) -> int:
         return self.length
 
-    def _first_visible(self, added: int) -> int:
-        """Position of the first token that the first of `added` new tokens can see."""
+    def _first_visible(self) -> int:
+        """Position of the first token that the next token can see."""
         return 0 if self.window is None else max(0, self.length - self.window + 1)
 
 
