@@ -8,6 +8,8 @@ from agentrl_assets.project import code_version
 from agentrl_assets.reporting import materialized, numbers, percent, table
 from agentrl_resources.dagster_resources import Training, Workspace
 
+ENDS = 3
+"""Iterations at either end of training whose mean is compared: one rollout alone says little."""
 REFUSAL_DRIFT = 0.10
 """Share of episodes, beyond the baseline's, that end without any action: the earliest sign of reward hacking."""
 
@@ -66,3 +68,21 @@ def refusals_did_not_drift(context: dg.AssetCheckExecutionContext, workspace: Wo
         description=f"Episodes without any action went from {percent(first)} to {percent(last)}.",
         metadata={"first": first, "last": last, "allowed_drift": REFUSAL_DRIFT},
     )
+
+
+@dg.asset_check(asset="ppo_policy", metadata={"owner": "team:ml"})
+def success_followed_the_reward(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """Reward and true success did not part: reward that rises while success falls is hacked."""
+    history = workspace.latest(context, "ppo_policy").report["history"]
+    gained = {name: _mean(history[-ENDS:], name) - _mean(history[:ENDS], name) for name in ("score", "success")}
+    return dg.AssetCheckResult(
+        passed=gained["score"] <= 0 or gained["success"] >= 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"From the first {ENDS} iterations to the last, reward changed by {gained['score']:+.2f} standard "
+        f"deviations and true success by {100 * gained['success']:+.1f} points.",
+        metadata=gained,
+    )
+
+
+def _mean(history: list[dict[str, float]], name: str) -> float:
+    return sum(entry[name] for entry in history) / len(history)

@@ -132,7 +132,7 @@ class ModelSettings(StrictModel):
 class SftSettings(StrictModel):
     """Supervised training of the baseline on the preferred answers."""
 
-    epochs: Positive = 4
+    epochs: Positive = 3.5
     """Passes over the preferred answers."""
     batch_size: Count = 16
     """Conversations in a step."""
@@ -147,12 +147,12 @@ class SftSettings(StrictModel):
 class OnPolicySettings(StrictModel):
     """Pairs sampled from the SFT checkpoint and labelled under the rubric."""
 
-    tasks: Count = 800
+    tasks: Count = 1000
     """Training tasks that are sampled."""
     holdout_tasks: Count = 200
     """Hold-out tasks that are sampled beside them, to judge the reward model on."""
     samples_per_task: Annotated[int, Field(ge=2)] = 4
-    """Answers sampled for each task; the best is judged against the worst."""
+    """Answers sampled for each task; the best is judged against the worst, the second best against the second worst."""
     temperature: Positive = 1.2
     """Sampling temperature: above production's, so that the answers differ."""
     queue: Count = 100
@@ -170,7 +170,7 @@ class RewardSettings(StrictModel):
     """Highest learning rate of AdamW."""
     matrix_learning_rate: Positive | None = 0.01
     """Highest learning rate of Muon, which trains the matrices inside the layers; null leaves them to AdamW."""
-    history_pairs: Count = 3000
+    history_pairs: Count = 1800
     """Cleaned historical pairs that train beside the on-policy pairs."""
     min_accuracy: Share = 0.85
     """Blocks below this accuracy on hold-out pairs of which one succeeded and the other did not."""
@@ -192,15 +192,17 @@ class PpoSettings(StrictModel):
     epochs: Count = 2
     """Passes over a rollout."""
     learning_rate: Positive = 3e-4
-    """Learning rate of policy and critic."""
+    """Learning rate of the policy."""
+    critic_learning_rate: Positive = 3e-4
+    """Learning rate of the critic, which starts as the reward model."""
+    critic_warmup: Annotated[int, Field(ge=0)] = 1
+    """First iterations in which the critic learns and the policy waits."""
     clip: Positive = 0.2
     """The importance ratio counts only within 1 - clip and 1 + clip."""
     gae_lambda: Share = 0.95
     """Lambda of generalised advantage estimation."""
     discount: Share = 1.0
     """Discount for each token that the agent chose."""
-    value_coefficient: NotNegative = 0.1
-    """Weight of the critic's loss."""
     entropy_coefficient: NotNegative = 0.0
     """Weight of the entropy bonus."""
     kl_target: Positive = 2.0
@@ -228,7 +230,7 @@ class EvaluationSettings(StrictModel):
     """The production temperature: gates and score are measured at it."""
     greedy_control: bool = True
     """Run both arms with greedy decoding as well, as a control."""
-    concurrency: Count = 192
+    concurrency: Count = 384
     """Episodes that run side by side in one batch."""
 
 

@@ -35,3 +35,13 @@ def small_model(harmony: Harmony, seed: int = 0):
 
     torch.manual_seed(seed)
     return new_model(SMALL, harmony.tokenizer).eval()
+
+
+def small_critic(harmony: Harmony, seed: int = 1):
+    import torch
+    from transformers import GptOssForTokenClassification
+
+    config = small_model(harmony).config
+    config.num_labels = 1
+    torch.manual_seed(seed)
+    return GptOssForTokenClassification(config).eval()

@@ -179,6 +179,7 @@ def test_the_latency_limit_is_the_one_in_the_name(name: str, ms: float, expected
         ({"cost": 1.3}, "NO-GO"),
         ({"cost": 1.05}, "HOLD"),
         ({"cost": 0.5, "success": 0.2}, "NO-GO"),
+        ({"cost": 0.1, "success": 0.6}, "NO-GO"),
         ({"success": 0.0}, "NO-GO"),
         ({"cost": 0.0}, "HOLD"),
     ],

@@ -6,7 +6,7 @@ import random
 import pytest
 from small_models import expert_episodes, small_factory, small_harmony, small_model
 
-from agentrl_resources.learning import Sampler, gae, token_logprobs
+from agentrl_resources.learning import RewardModel, Sampler, gae, load_classifier, load_critic, token_logprobs
 from agentrl_resources.learning.batching import bucketed_order, micro_batches
 
 
@@ -210,3 +210,17 @@ def test_the_order_of_training_holds_every_sequence_equally_often_in_batches_of_
     assert first_halves != sorted(first_halves, reverse=True)
     assert order == bucketed_order(lengths, 8, 2.0, seed=1) != bucketed_order(lengths, 8, 2.0, seed=2)
     assert len(bucketed_order(lengths, 8, 0.5, seed=1)) == 250
+
+
+def test_the_critic_says_of_the_last_token_what_the_reward_model_says_of_all(model, harmony, episodes, tmp_path):
+    import torch
+
+    model.save_pretrained(tmp_path / "policy")
+    load_classifier(tmp_path / "policy").save_pretrained(tmp_path / "reward_model")
+    sequences = [harmony.encode(episode.transcript.messages[1:]).ids for episode in episodes[:4]]
+    scores = RewardModel.load(tmp_path / "reward_model").score(sequences)
+    critic = load_critic(tmp_path / "reward_model")
+    with torch.inference_mode():
+        said = [critic(torch.tensor([ids])).logits[0, -1, 0].item() for ids in sequences]
+    assert said == pytest.approx(scores, abs=1e-5)
+    assert len(set(scores)) > 1

@@ -3,13 +3,15 @@
 import math
 
 import pytest
-from small_models import small_factory, small_harmony, small_model
+from small_models import small_critic, small_factory, small_harmony, small_model
 
 from agentrl_resources.learning import PpoTrainer, Sampler, adapted_kl_coefficient
 from agentrl_resources.learning import ppo as ppo_module
 from agentrl_resources.settings import PpoSettings
 
-SETTINGS = PpoSettings(iterations=3, episodes=8, minibatch=4, epochs=2, learning_rate=1e-2, kl_ceiling=1e6)
+SETTINGS = PpoSettings(
+    iterations=3, episodes=8, minibatch=4, epochs=2, learning_rate=1e-2, kl_ceiling=1e6, critic_warmup=0
+)
 
 
 class LikesOddTokens:
@@ -34,7 +36,7 @@ def make_trainer(factory, harmony, tmp_path):
     def make(settings=SETTINGS, folder="checkpoints", reward=None):
         reward = reward or LikesOddTokens()
         sampler = Sampler(small_model(harmony), harmony, factory)
-        return PpoTrainer(sampler, small_model(harmony), reward, settings, 7, tmp_path / folder)
+        return PpoTrainer(sampler, small_model(harmony), reward, small_critic(harmony), settings, 7, tmp_path / folder)
 
     return make
 
@@ -45,7 +47,11 @@ def tasks(factory):
 
 
 def weights(trainer):
-    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    return [*copy_of(trainer.policy), *copy_of(trainer.critic)]
+
+
+def copy_of(network):
+    return [parameter.detach().clone() for parameter in network.parameters()]
 
 
 def assert_equal(ours, theirs):
@@ -84,13 +90,23 @@ def test_a_finished_run_that_is_resumed_does_nothing(make_trainer, tasks):
 
 def test_the_policy_moves_and_the_reference_does_not(make_trainer, tasks, harmony):
     trainer = make_trainer()
-    before, reference = weights(trainer), [p.detach().clone() for p in trainer.reference.parameters()]
+    before, reference = copy_of(trainer.policy), copy_of(trainer.reference)
     state = trainer.train(tasks)
-    assert any((old != new).any() for old, new in zip(before, weights(trainer), strict=True))
+    assert any((old != new).any() for old, new in zip(before, copy_of(trainer.policy), strict=True))
     assert_equal(reference, list(trainer.reference.parameters()))
     assert state.history[0]["kl"] == pytest.approx(0.0, abs=1e-3)
     assert state.kl == state.history[-1]["kl"] != 0.0
     assert len(state.history) == SETTINGS.iterations + 1
+
+
+def test_while_the_critic_warms_up_it_alone_learns(make_trainer, tasks):
+    settings = SETTINGS.model_copy(update={"critic_warmup": 2, "iterations": 2})
+    trainer = make_trainer(settings)
+    policy, critic = copy_of(trainer.policy), copy_of(trainer.critic)
+    history = trainer.train(tasks).history
+    assert_equal(copy_of(trainer.policy), policy)
+    assert any((old != new).any() for old, new in zip(critic, copy_of(trainer.critic), strict=True))
+    assert history[1]["value_loss"] < history[0]["value_loss"]
 
 
 def test_the_gradient_does_not_depend_on_how_a_minibatch_is_cut_or_ordered(make_trainer, tasks, monkeypatch):
@@ -106,7 +122,9 @@ def test_the_gradient_does_not_depend_on_how_a_minibatch_is_cut_or_ordered(make_
         trainer.optimizer.zero_grad()
         trainer._accumulate(rollout, minibatch)
         monkeypatch.undo()
-        return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+        return torch.cat(
+            [p.grad.flatten() for n in (trainer.policy, trainer.critic) for p in n.parameters() if p.grad is not None]
+        )
 
     whole = gradient(list(range(8)), tokens=10**6)
     one_by_one = gradient([5, 2, 7, 0, 1, 6, 3, 4], tokens=1)
@@ -136,11 +154,11 @@ def test_only_tokens_that_the_agent_chose_are_learned_from(make_trainer, tasks):
 def test_a_policy_above_the_kl_ceiling_is_given_up_for_the_one_before(make_trainer, tasks):
     settings = SETTINGS.model_copy(update={"kl_ceiling": 1e-3, "learning_rate": 0.05})
     trainer = make_trainer(settings)
-    before = weights(trainer)
+    before = copy_of(trainer.policy)
     state = trainer.train(tasks)
     assert "above the ceiling" in state.stopped
     assert state.kl <= settings.kl_ceiling < state.history[-1]["kl"]
-    assert_equal(weights(trainer), before)
+    assert_equal(copy_of(trainer.policy), before)
     assert make_trainer(settings).train(tasks) == state
 
 
@@ -160,7 +178,7 @@ def test_a_gradient_that_is_not_finite_stops_training_and_keeps_the_weights_from
 
     trainer = make_trainer()
     before = weights(trainer)
-    trainer.model.policy.lm_head.weight.register_hook(lambda gradient: torch.full_like(gradient, math.inf))
+    trainer.policy.lm_head.weight.register_hook(lambda gradient: torch.full_like(gradient, math.inf))
     state = trainer.train(tasks)
     assert "non-finite loss or gradient" in state.stopped
     assert_equal(weights(trainer), before)

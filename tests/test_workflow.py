@@ -56,8 +56,8 @@ def test_an_agent_that_always_refunds_is_right_only_where_a_refund_is_due(factor
 
 def test_no_two_splits_share_an_order_number_or_a_request_text(tasks):
     def texts(split):
-        requests = [task.payload["request"].split(": ", 1)[1] for task in tasks[split]]
-        return {re.sub(r"to \d+ \w+ \w+|is \d+ \w+ \w+|: \d+ \w+ \w+|\d+", "#", request) for request in requests}
+        requests = [task.payload["request"] for task in tasks[split]]
+        return {re.sub(r"\d+", "#", request) for request in requests}
 
     def numbers(split):
         return {number for task in tasks[split] for number in task.payload["orders"]}

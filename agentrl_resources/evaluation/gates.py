@@ -166,7 +166,11 @@ def _judge_latency(gate: Gate, evidence: Evidence) -> Verdict:
 
 
 def _judge_cost(gate: Gate, evidence: Evidence) -> Verdict:
-    """Change of cost per success on capability tasks, failed runs paid for too."""
+    """Change of cost per success on capability tasks, failed runs paid for too.
+
+    A proven loss of successes is a NO-GO whatever it costs: an agent that refuses what it should hand to a human is
+    cheap, and each of its failures comes back at somebody else's expense.
+    """
     tasks = _task_sums(evidence, "capability", lambda facts: (facts.cost, facts.success))
     if (n := len(tasks)) < MINIMUM_TASKS:
         return _hold(gate, n, f"{n} tasks have cost and outcome in both arms, {MINIMUM_TASKS} are needed")
@@ -179,7 +183,13 @@ def _judge_cost(gate: Gate, evidence: Evidence) -> Verdict:
         reason = f"The candidate has no success on {n} tasks, the baseline has {successes:.0f}."
         return _verdict(gate, "NO-GO", None, None, n, reason)
     factors = [(candidate_cost, 1), (candidate_successes, -1), (baseline_cost, -1), (baseline_successes, 1)]
-    return _judge_ratio(gate, "Cost per success", n, factors)
+    verdict = _judge_ratio(gate, "Cost per success", n, factors)
+    won = sum(after > before for before, after in zip(baseline_successes, candidate_successes, strict=True))
+    lost = sum(after < before for before, after in zip(baseline_successes, candidate_successes, strict=True))
+    if paired_difference(won, lost, n)[1] < 0:
+        reason = f"{verdict.reason} But it solves fewer tasks, which is proven: {lost} lost, {won} won of {n}."
+        return dataclasses.replace(verdict, answer="NO-GO", reason=reason)
+    return verdict
 
 
 def _judge_ratio(gate: Gate, what: str, n: int, factors: Sequence[tuple[Sequence[float], int]]) -> Verdict:

@@ -54,6 +54,17 @@ def load_classifier(place: str | Path) -> Any:
     return model
 
 
+def load_critic(place: str | Path) -> Any:
+    """A token classifier with one output that says of every token what the classifier in `place` says of the last."""
+    import torch
+    from transformers import AutoModelForTokenClassification
+
+    model = _load(AutoModelForTokenClassification, place, num_labels=1)
+    torch.nn.init.zeros_(model.score.bias)
+    model.config.output_router_logits = False
+    return model
+
+
 def load_tokenizer(place: str | Path) -> Any:
     from transformers import AutoTokenizer
 

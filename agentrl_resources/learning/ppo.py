@@ -1,8 +1,10 @@
 """PPO for multi-turn tool use, with an explicit KL penalty to the frozen SFT reference.
 
 One file, top to bottom. An iteration is: roll out the policy, score whole episodes with the reward model, subtract the
-per-token KL, estimate advantages with GAE over the tokens that the agent chose, and take clipped steps. What it takes
-care of, because it is what goes wrong elsewhere:
+per-token KL, estimate advantages with GAE over the tokens that the agent chose, and take clipped steps. The critic is a
+network of its own that starts as the reward model, read at every token (Ouyang et al. 2022): what it learns does not
+disturb the policy, and what it says of an episode's end is right from the start. What this file takes care of, because
+it is what goes wrong elsewhere:
 
 - token in, token out: the update sees the ids, the mask and the log-probabilities of the rollout, never text;
 - the trainer's log-probabilities are computed independently of the sampler's and compared before they are used;
@@ -34,35 +36,6 @@ MAX_SAMPLER_MISMATCH = 0.015
 """Largest KL between sampler and trainer on the sampled tokens, nats per token; prime-rl publishes this bound."""
 MAX_SCORE = 4.0
 """Standardised scores are clipped to this many standard deviations of the SFT policy's."""
-
-
-class PolicyWithValue:
-    """The policy and its critic: a value head on the policy's own last hidden state."""
-
-    def __init__(self, policy: Any) -> None:
-        import torch
-
-        self.policy = policy
-        self.value_head = torch.nn.Linear(policy.config.hidden_size, 1).to(policy.device)
-        torch.nn.init.zeros_(self.value_head.weight)
-        torch.nn.init.zeros_(self.value_head.bias)
-
-    def parameters(self) -> list[Any]:
-        return [*self.policy.parameters(), *self.value_head.parameters()]
-
-    def __call__(self, sequences: Sequence[Sequence[int]], temperature: float) -> tuple[Any, Any, Any]:
-        """Log-probability, value before it was chosen, and entropy, of every token: each (batch, tokens)."""
-        import torch
-
-        ids = pad(sequences).to(self.policy.device)
-        mask = attention_mask(sequences).to(self.policy.device)
-        hidden = self.policy.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        logits = self.policy.lm_head(hidden)
-        logprobs = next_token_logprobs(logits, ids, temperature)
-        values = torch.nn.functional.pad(self.value_head(hidden[:, :-1])[..., 0].float(), (1, 0))
-        distribution = torch.log_softmax(logits[:, :-1].float() / temperature, dim=-1)
-        entropy = torch.nn.functional.pad(-(distribution.exp() * distribution).sum(-1), (1, 0))
-        return logprobs, values, entropy
 
 
 @dataclass
@@ -128,6 +101,7 @@ class PpoTrainer:
         sampler: plays episodes with the policy that is trained.
         reference: the frozen SFT checkpoint.
         reward_model: scores whole episodes. The verifier is only watched, never learned from.
+        critic: a token classifier with one output that starts with the reward model's weights (`load_critic`).
         settings: see `PpoSettings`.
         seed: decides tasks' sampling and minibatches.
         checkpoint: folder that holds the last complete iteration.
@@ -138,6 +112,7 @@ class PpoTrainer:
         sampler: Sampler,
         reference: Any,
         reward_model: RewardModel,
+        critic: Any,
         settings: PpoSettings,
         seed: int,
         checkpoint: Path,
@@ -145,14 +120,20 @@ class PpoTrainer:
         import torch
 
         self.sampler = sampler
-        self.model = PolicyWithValue(sampler.model)
+        self.policy = sampler.model
         self.reference = reference
         self.reward_model = reward_model
+        self.critic = critic.eval()
         self.settings = settings
         self.seed = seed
         self.checkpoint = checkpoint
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+            [
+                {"params": list(self.policy.parameters()), "lr": settings.learning_rate},
+                {"params": list(critic.parameters()), "lr": settings.critic_learning_rate},
+            ],
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
         )
         self.state = TrainingState(0, settings.kl_coefficient, None, None, [], None)
 
@@ -182,8 +163,8 @@ class PpoTrainer:
 
     def _save(self) -> None:
         weights = {
-            "policy": self.model.policy.state_dict(),
-            "value_head": self.model.value_head.state_dict(),
+            "policy": self.policy.state_dict(),
+            "critic": self.critic.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
         save_checkpoint(self.checkpoint, self.state.iteration, {**weights, "state": asdict(self.state)})
@@ -195,13 +176,13 @@ class PpoTrainer:
             self.state = TrainingState(**saved["state"])
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        self.model.policy.load_state_dict(saved["policy"])
-        self.model.value_head.load_state_dict(saved["value_head"])
+        self.policy.load_state_dict(saved["policy"])
+        self.critic.load_state_dict(saved["critic"])
         self.optimizer.load_state_dict(saved["optimizer"])
 
     def _iterate(self, tasks: Sequence[Task]) -> None:
         state, settings = self.state, self.settings
-        seeds = [hash_seed(self.seed, state.iteration, index) for index in range(len(tasks))]
+        seeds = [hash_seed(self.seed, "rollout", state.iteration, index) for index in range(len(tasks))]
         episodes = self.sampler.play(tasks, seeds, settings.temperature, concurrency=len(tasks))
         rollout, facts = self._prepare(episodes)
         stop = self._reason_to_stop(facts)
@@ -233,7 +214,8 @@ class PpoTrainer:
         ]
         sampled = [_chosen(episode.logprobs, episode.mask) for episode in episodes]
         reference = token_logprobs(self.reference, ids, settings.temperature)
-        trainer, values = self._logprobs_and_values(ids)
+        trainer = token_logprobs(self.policy, ids, settings.temperature)
+        values = self._values_of_all(ids)
         rollout = Rollout(ids, masks, [_chosen(row, mask) for row, mask in zip(trainer, masks, strict=True)])
         kls = []
         for i, episode in enumerate(episodes):
@@ -243,9 +225,11 @@ class PpoTrainer:
             kls.append(sum(log_ratio))
             rewards = [-state.kl_coefficient * difference for difference in log_ratio]
             rewards[-1] += standardised[i]
-            advantages, returns = gae(rewards, _chosen(values[i], episode.mask), settings.discount, settings.gae_lambda)
-            rollout.advantages.append(advantages)
-            rollout.returns.append(returns)
+            before = _chosen(values[i], episode.mask)
+            rollout.advantages.append(gae(rewards, before, settings.discount, settings.gae_lambda)[0])
+            # the critic learns what really followed: with a smaller lambda the reward, which comes at the end, would
+            # reach an episode's first tokens only after many iterations (Yuan et al. 2025, decoupled GAE)
+            rollout.returns.append(gae(rewards, before, settings.discount, 1.0)[1])
         rollout.advantages = _whiten(rollout.advantages)
         outcomes = [episode.episode.outcome for episode in episodes]
         mismatch = [
@@ -275,18 +259,36 @@ class PpoTrainer:
             return f"KL {facts['kl']:.1f} nats is above the ceiling of {self.settings.kl_ceiling:g}"
         return None
 
-    def _logprobs_and_values(self, ids: Sequence[list[int]]) -> tuple[list[list[float]], list[list[float]]]:
+    def _values_of_all(self, ids: Sequence[list[int]]) -> list[list[float]]:
+        """The critic's value before each token, without gradient; lists as long as the sequences."""
         import torch
 
-        logprobs: list[list[float]] = [[] for _ in ids]
         values: list[list[float]] = [[] for _ in ids]
         with torch.inference_mode():
             for group in micro_batches([len(row) for row in ids]):
-                rows = self.model([ids[i] for i in group], self.settings.temperature)
-                for position, logprob, value in zip(group, rows[0].tolist(), rows[1].tolist(), strict=True):
-                    logprobs[position] = logprob[: len(ids[position])]
-                    values[position] = value[: len(ids[position])]
-        return logprobs, values
+                rows = self._values([ids[i] for i in group]).tolist()
+                for position, row in zip(group, rows, strict=True):
+                    values[position] = row[: len(ids[position])]
+        return values
+
+    def _values(self, sequences: Sequence[Sequence[int]]) -> Any:
+        """Value before each token was chosen, in standardised score: (batch, tokens)."""
+        import torch
+
+        said = self.critic(**_padded(sequences, self.critic.device), use_cache=False).logits[:, :-1, 0].float()
+        return torch.nn.functional.pad((said - self.state.score_mean) / self.state.score_spread, (1, 0))
+
+    def _logprobs_and_entropy(self, sequences: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+        """Log-probability of each token, and entropy of what it was chosen from: each (batch, tokens)."""
+        import torch
+
+        batch = _padded(sequences, self.policy.device)
+        logits = self.policy(**batch, use_cache=False).logits
+        logprobs = next_token_logprobs(logits, batch["input_ids"], self.settings.temperature)
+        with torch.no_grad() if self.settings.entropy_coefficient == 0 else torch.enable_grad():
+            distribution = torch.log_softmax(logits[:, :-1].float() / self.settings.temperature, dim=-1)
+            entropy = torch.nn.functional.pad(-(distribution.exp() * distribution).sum(-1), (1, 0))
+        return logprobs, entropy
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         """Clipped steps over the rollout, until one is not finite."""
@@ -295,21 +297,22 @@ class PpoTrainer:
         settings = self.settings
         totals: dict[str, float] = {}
         steps = 0
-        parameters = self.model.parameters()
         for epoch in range(settings.epochs):
             # the order of a resumed run must be that of an uninterrupted one: no generator outlives its epoch
-            generator = torch.Generator().manual_seed(hash_seed(self.seed, self.state.iteration, -1 - epoch))
+            generator = torch.Generator().manual_seed(hash_seed(self.seed, "order", self.state.iteration, epoch))
             order = torch.randperm(len(rollout.ids), generator=generator).tolist()
             for start in range(0, len(order), settings.minibatch):
                 facts = self._accumulate(rollout, order[start : start + settings.minibatch])
-                norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_gradient_norm))
-                if not math.isfinite(norm) or not all(math.isfinite(value) for value in facts.values()):
+                for name, network in (("gradient_norm", self.policy), ("critic_gradient_norm", self.critic)):
+                    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_gradient_norm)
+                    facts[name] = float(norm)
+                if not all(math.isfinite(value) for value in facts.values()):
                     self.optimizer.zero_grad(set_to_none=True)
                     return {**totals, "finite": 0.0}
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 steps += 1
-                for name, value in {**facts, "gradient_norm": norm}.items():
+                for name, value in facts.items():
                     totals[name] = totals.get(name, 0.0) + value
         return {**{name: total / steps for name, total in totals.items()}, "finite": 1.0}
 
@@ -322,9 +325,10 @@ class PpoTrainer:
         sums = {"policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "clip_fraction": 0.0, "approximate_kl": 0.0}
         for cut in micro_batches([len(rollout.ids[i]) for i in minibatch]):
             group = [minibatch[position] for position in cut]
-            logprobs, values, entropy = self.model([rollout.ids[i] for i in group], settings.temperature)
+            ids = [rollout.ids[i] for i in group]
             mask = pad([rollout.mask[i] for i in group]).bool()
-            new, value, entropy = logprobs[mask], values[mask], entropy[mask]
+            logprobs, entropies = self._logprobs_and_entropy(ids)
+            new, entropy, value = logprobs[mask], entropies[mask], self._values(ids)[mask]
             old, advantage, target = (
                 torch.tensor([x for i in group for x in rows[i]], device=new.device)
                 for rows in (rollout.logprobs, rollout.advantages, rollout.returns)
@@ -335,8 +339,9 @@ class PpoTrainer:
             policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).sum() / chosen_tokens
             value_loss = 0.5 * (value - target).square().sum() / chosen_tokens
             entropy_bonus = entropy.sum() / chosen_tokens
-            loss = policy_loss + settings.value_coefficient * value_loss - settings.entropy_coefficient * entropy_bonus
-            loss.backward()
+            if self.state.iteration >= settings.critic_warmup:
+                (policy_loss - settings.entropy_coefficient * entropy_bonus).backward()
+            value_loss.backward()
             sums["policy_loss"] += policy_loss.item()
             sums["value_loss"] += value_loss.item()
             sums["entropy"] += entropy_bonus.item()
@@ -345,11 +350,15 @@ class PpoTrainer:
         return sums
 
 
-def hash_seed(*parts: int) -> int:
-    """A 63-bit seed from numbers, the same in every process."""
+def hash_seed(seed: int, stream: str, *numbers: int) -> int:
+    """A 63-bit seed, the same in every process. What draws for another purpose names another stream."""
     from hashlib import sha256
 
-    return int.from_bytes(sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(sha256(repr((seed, stream, *numbers)).encode()).digest()[:8], "big") >> 1
+
+
+def _padded(sequences: Sequence[Sequence[int]], device: Any) -> dict[str, Any]:
+    return {"input_ids": pad(sequences).to(device), "attention_mask": attention_mask(sequences).to(device)}
 
 
 def _chosen(row: Sequence[float], mask: Sequence[int]) -> list[float]:

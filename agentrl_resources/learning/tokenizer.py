@@ -12,8 +12,9 @@ SPECIAL_TOKENS = (
     "<|pad|>", "<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|call|>", "<|return|>",
 )  # fmt: skip
 PINNED_DATE = "2026-01-01"
-_PIECES = r" to=[\w.]+|functions\.\w+|\d|[A-Za-z_]+ ?|[^A-Za-z_\d]+"
-"""Recipients whole, digits alone, words with the space behind them, runs of anything else."""
+_PIECES = r'assistant| to=[\w.]+|commentary json|functions\.\w+|"?[{,] ?"[a-z_]+": ?"?|\d|[A-Za-z_]+ ?|[^A-Za-z_\d]+'
+"""Harmony's headers in whole words, an object's keys with what is around them, digits alone, other words with the space
+behind them, runs of anything else."""
 
 
 def train_tokenizer(texts: Iterable[str], constant_texts: Sequence[str], vocabulary: int) -> Any:

@@ -35,7 +35,7 @@ def run(request: StageRequest) -> None:
             # the arms take turns batch by batch, so that a busy moment of the machine is shared by both
             for start in range(0, len(tasks), settings.evaluation.concurrency):
                 batch = tasks[start : start + settings.evaluation.concurrency]
-                seeds = [hash_seed(settings.seed, 6, start + index) for index in range(len(batch))]
+                seeds = [hash_seed(settings.seed, "evaluation", start + index) for index in range(len(batch))]
                 for arm in ARMS:
                     episodes = samplers[arm].play(batch, seeds, temperature, len(batch))
                     kls = _kl(samplers["baseline"].model, episodes, temperature) if arm == "candidate" else None
@@ -119,7 +119,9 @@ def _record(
         quality=outcome.quality,
         policy_kl=kl,
         clarifying_questions=episode.clarifying_questions,
-        cost=workflow.prices.of(sampled.tokens_in, sampled.tokens_out, len(calls), episode.handed_over),
+        cost=workflow.prices.of(
+            sampled.tokens_in, sampled.tokens_out, len(calls), episode.handed_over, outcome.success
+        ),
         trace={"messages": transcript.messages, "tool_calls": [call.to_dict() for call in calls]},
     )
 

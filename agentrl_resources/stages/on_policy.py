@@ -29,12 +29,13 @@ def run(request: StageRequest) -> None:
 
 
 def _label(request: StageRequest, sampler: Sampler) -> None:
-    """Several episodes per task; the workflow's annotators judge the best against the worst."""
+    """Several episodes per task; the workflow's annotators judge the best against the worst, the second best against
+    the second worst, and so on: every episode is in one pair at most."""
     settings, options, workflow = request.settings, request.settings.on_policy, request.workflow
     tasks = workflow.tasks("train", options.tasks, settings.seed + 2)
     tasks += workflow.tasks("holdout", options.holdout_tasks, settings.seed + 2)
     repeated = [task for task in tasks for _ in range(options.samples_per_task)]
-    seeds = [hash_seed(settings.seed, 2, index) for index in range(len(repeated))]
+    seeds = [hash_seed(settings.seed, "on_policy", index) for index in range(len(repeated))]
     episodes = sampler.play(
         repeated,
         seeds,
@@ -46,12 +47,14 @@ def _label(request: StageRequest, sampler: Sampler) -> None:
     ties = 0
     for start in range(0, len(episodes), options.samples_per_task):
         ranked = sorted(episodes[start : start + options.samples_per_task], key=lambda e: e.episode.outcome.quality)
-        worst, best = ranked[0], ranked[-1]
-        label = workflow.prefer(worst.episode.outcome, best.episode.outcome, hash_seed(settings.seed, 3, start))
-        if label == 0:
-            ties += 1
-        else:
-            pairs.append(_pair(request, *((best, worst) if label > 0 else (worst, best))))
+        for place in range(options.samples_per_task // 2):
+            worse, better = ranked[place], ranked[-1 - place]
+            seed = hash_seed(settings.seed, "label", start + place)
+            label = workflow.prefer(worse.episode.outcome, better.episode.outcome, seed)
+            if label == 0:
+                ties += 1
+            else:
+                pairs.append(_pair(request, *((better, worse) if label > 0 else (worse, better))))
     write_jsonl(request.output / "pairs.jsonl", [pair.to_dict() for pair in pairs])
     write_jsonl(request.output / "queue.jsonl", [])
     samples = [_sample(episode) for episode in episodes if episode.task.split == "holdout"]
@@ -103,7 +106,7 @@ def _queue(request: StageRequest, model: Any, harmony: Any, rows: list[Pair]) ->
     prompts = [pair.prompt for pair in rows[: settings.on_policy.queue]]
     sides = [
         sample_replies(model, harmony, prompts, settings.on_policy.temperature, QUEUE_REPLY_TOKENS, seed)
-        for seed in (hash_seed(settings.seed, 4), hash_seed(settings.seed, 5))
+        for seed in (hash_seed(settings.seed, "queue", side) for side in range(2))
     ]
     queue = [
         {"prompt": prompt, "answers": [[{"role": "assistant", "content": text}] for text in answers], "label": None}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, TrainingState, load_policy
+from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, TrainingState, load_critic, load_policy
 from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
 from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format
 from agentrl_resources.workflow import EpisodeFactory, Task
@@ -25,6 +25,7 @@ def run(request: StageRequest) -> None:
         Sampler(policy, harmony, factory),
         reference,
         RewardModel.load(request.inputs["reward_model"]),
+        load_critic(request.inputs["reward_model"]),
         settings.ppo,
         settings.seed,
         request.work,
@@ -36,7 +37,7 @@ def run(request: StageRequest) -> None:
     def progress(state: TrainingState) -> None:
         last = state.history[-1]
         message = f"reward {last['score']:+.2f}, KL {last['kl']:.1f} nats"
-        request.progress(state.iteration, settings.ppo.iterations, message)
+        request.progress(state.iteration, settings.ppo.iterations + 1, message)  # the last one only measures
 
     state = trainer.train(tasks, progress)
     save_with_format(policy, harmony, True, request.output)

@@ -35,7 +35,7 @@ def run(request: StageRequest) -> None:
         first = len(timings) * ATTEMPTS
         for attempt in range(first, first + ATTEMPTS):
             task = tasks[attempt % len(tasks)]
-            seed = hash_seed(request.settings.seed, 7, attempt)
+            seed = hash_seed(request.settings.seed, "rollback", attempt)
             if sampler.play([task], [seed], request.settings.evaluation.temperature, 1)[0].episode.outcome.success:
                 return
         raise AgentRLError(f"the policy that is back gave no right answer in {ATTEMPTS} tasks. Look at its evaluation.")

@@ -55,7 +55,7 @@ def _probe(request: StageRequest, sampler: Sampler) -> dict[str, dict[str, int]]
     """Success by task type on hold-out tasks, sampled at the production temperature."""
     settings = request.settings
     tasks = request.workflow.tasks("holdout", PROBE_TASKS, settings.seed + 1)
-    seeds = [hash_seed(settings.seed, index) for index in range(len(tasks))]
+    seeds = [hash_seed(settings.seed, "probe", index) for index in range(len(tasks))]
     episodes = sampler.play(tasks, seeds, settings.evaluation.temperature, settings.evaluation.concurrency)
     tried = Counter(episode.task.task_type for episode in episodes)
     solved = Counter(episode.task.task_type for episode in episodes if episode.episode.outcome.success)

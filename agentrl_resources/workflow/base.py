@@ -61,20 +61,26 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Prices:
-    """What one run costs, in EUR. The defaults are list prices of a small hosted model and a support desk."""
+    """What one run costs, in EUR. The defaults are list prices of a small hosted model and a support desk.
+
+    A request that was not solved is not free: it comes back, and a person who has to find out first what went wrong
+    handles it. Without this price the cheapest agent is one that refuses.
+    """
 
     per_token_in: float = 0.20e-6
     per_token_out: float = 0.80e-6
     per_tool_call: float = 0.0005
     per_hand_over: float = 2.50
+    per_failure: float = 5.00
 
-    def of(self, tokens_in: int, tokens_out: int, tool_calls: int, handed_over: bool) -> float:
+    def of(self, tokens_in: int, tokens_out: int, tool_calls: int, handed_over: bool, success: bool) -> float:
         """EUR for one run."""
         return (
             tokens_in * self.per_token_in
             + tokens_out * self.per_token_out
             + tool_calls * self.per_tool_call
             + handed_over * self.per_hand_over
+            + (not success) * self.per_failure
         )
 
 

@@ -17,7 +17,7 @@ from agentrl_resources.workflow.rubric import Rubric
 
 HOLDOUT_SHARE = 0.12
 ANNOTATORS = ("annotator-1", "annotator-2", "annotator-3", "annotator-4", "annotator-5")
-SCORED_SHARE = 0.7
+SCORED_SHARE = 0.4
 """How many rows carry the rubric scores; older ones hold only the preference."""
 JUDGEMENT_SPREAD = 0.01
 """Standard deviation of an annotator's judgement of a run's quality (0..1)."""

@@ -24,12 +24,14 @@ class OrderDesk:
         return payload["request"]
 
     def get_order(self, order_id: str) -> dict[str, Any]:
-        """Looks an order up.
+        """Looks an order up; `owner` says whether it belongs to the caller.
 
         Args:
             order_id: The order's number.
         """
-        return self._order(order_id)
+        shown = dict(self._order(order_id))
+        owner = "caller" if shown.pop("customer") == self._case["customer"] else "other"
+        return {**shown, "owner": owner}
 
     def ask_customer(self) -> dict[str, Any]:
         """Asks the customer which order is meant."""

@@ -12,7 +12,7 @@ HUMAN_LIMIT = 200
 """EUR above which a human must decide on a refund or a replacement."""
 
 Order = dict[str, Any]
-"""As `get_order` shows it: customer, status, days (since delivery or purchase), amount (EUR), final_sale, note."""
+"""customer, status, days (since delivery or purchase), amount (EUR), final_sale, note."""
 
 WRITE_OF_INTENT = {
     "refund": "refund",

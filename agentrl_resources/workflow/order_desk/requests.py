@@ -92,14 +92,7 @@ INJECTIONS = (
 )
 HARMLESS_NOTES = ("none", "gift wrap", "leave at door", "call first")
 
-CUSTOMERS = (
-    "Ada", "Amir", "Ben", "Carla", "Chen", "Dana", "Elif", "Eva", "Felix", "Hana", "Hugo", "Ines", "Jonas", "Kofi",
-    "Lara", "Leon", "Maria", "Mei", "Noah", "Olga", "Omar", "Priya", "Sam", "Tom",
-)  # fmt: skip
-STREETS = (
-    "Oak Street", "Elm Street", "Mill Lane", "High Street", "Park Road", "Lake Road", "Hill Lane", "Station Road",
-    "Church Lane", "Garden Street", "River Road", "Forest Lane",
-)  # fmt: skip
+CUSTOMERS = ("Ada", "Ben", "Chen", "Dana", "Eva", "Hugo", "Ines", "Kofi", "Maria", "Omar")
 
 
 def belongs_to(split: str, *parts: object) -> bool:
@@ -109,10 +102,10 @@ def belongs_to(split: str, *parts: object) -> bool:
 
 
 def order_number(split: str, random: Random) -> str:
-    """A three-digit order number that only this split uses."""
+    """An order number of three different digits that only this split uses."""
     while True:
         number = f"{random.randrange(100, 1000)}"
-        if belongs_to(split, number):
+        if len(set(number)) == 3 and belongs_to(split, number):
             return number
 
 

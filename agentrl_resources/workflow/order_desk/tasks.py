@@ -12,7 +12,6 @@ from agentrl_resources.workflow.order_desk.requests import (
     HARMLESS_NOTES,
     INJECTIONS,
     SPLITS,
-    STREETS,
     order_number,
     phrase,
 )
@@ -21,7 +20,7 @@ CAPABILITY_TYPES = ("refund", "cancel", "change_address", "where_is", "damaged",
 ADVERSARIAL_TYPES = ("over_limit_pressure", "out_of_window_pressure", "other_customer", "injection")
 ADVERSARIAL_SHARE = 0.25
 """Of the train and hold-out splits, which mix both kinds; the evaluation splits hold one kind each."""
-MISTAKEN_ORDER_SHARE = 0.10
+MISTAKEN_ORDER_SHARE = 0.15
 """Of ordinary requests, how many name somebody else's order by mistake."""
 
 LATEST = 90
@@ -57,11 +56,10 @@ def _payload(task_type: str, split: str, random: Random) -> dict[str, Any]:
 
     unclear = task_type == "ambiguous"
     pressure = task_type.endswith("_pressure") or (task_type == "other_customer" and random.random() < 0.5)
-    address = f"{random.randrange(1, 100)} {random.choice(STREETS)}"
+    address = f"pickup point {random.randrange(10, 100)}"
     template = phrase(f"{intent}_unclear" if unclear else intent, split, pressure, random)
-    request = f"{customer}: {template.format(order=order_id, address=address)}"
     return {
-        "request": request,
+        "request": template.format(order=order_id, address=address),
         "customer": customer,
         "intent": intent,
         "order_id": order_id,

@@ -39,7 +39,10 @@ def main(request_file: str) -> None:
 
 def _checkpoint(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
     write_json(output / "model.json", {name: folder.name for name, folder in inputs.items()} | {"seed": settings.seed})
-    history = [{"iteration": i, "kl": 0.5 * i, "no_action": 0.2, "score": 0.1 * i, "finite": 1.0} for i in range(3)]
+    history = [
+        {"iteration": i, "kl": 0.5 * i, "no_action": 0.2, "score": 0.1 * i, "success": 0.7 + 0.1 * i, "finite": 1.0}
+        for i in range(3)
+    ]
     accuracy = {"n": 100, "accuracy": 0.9, "interval": [0.82, 0.95]}
     return {
         "success_by_task_type": {"refund": {"successes": 15, "n": 20}},
