@@ -132,7 +132,7 @@ class ModelSettings(StrictModel):
 class SftSettings(StrictModel):
     """Supervised training of the baseline on the preferred answers."""
 
-    epochs: Positive = 3.5
+    epochs: Positive = 4
     """Passes over the preferred answers."""
     batch_size: Count = 16
     """Conversations in a step."""
@@ -173,7 +173,8 @@ class RewardSettings(StrictModel):
     history_pairs: Count = 1800
     """Cleaned historical pairs that train beside the on-policy pairs."""
     min_accuracy: Share = 0.85
-    """Blocks below this accuracy on hold-out pairs of which one succeeded and the other did not."""
+    """Blocks below this accuracy on hold-out pairs of which one succeeded and the other did not, and on those of them
+    whose worse side refused wrongly."""
     min_auc: Share = 0.80
     """Blocks below this area under the ROC curve that tells good from bad among the SFT checkpoint's own episodes."""
     max_ece: Share = 0.10

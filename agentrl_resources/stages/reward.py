@@ -129,13 +129,15 @@ def _calls(messages: Sequence[dict[str, Any]]) -> list[Any]:
 def reasons_to_block(report: dict[str, Any], settings: RewardSettings) -> list[str]:
     """Why no policy may learn from this reward model; empty when it may."""
     reasons = []
-    holdout, differs, own = report["holdout"], report["outcome_differs"], report["own_samples"]
+    holdout, own = report["holdout"], report["own_samples"]
     if holdout["interval"] is None or holdout["interval"][0] <= 0.5:
         reasons.append(f"no better than chance: hold-out accuracy interval {holdout['interval']} reaches 0.5")
     if report["ece"] > settings.max_ece:
         reasons.append(f"badly calibrated: ECE {report['ece']:.3f} is above {settings.max_ece}")
-    if differs["n"] >= ENOUGH and differs["accuracy"] < settings.min_accuracy:
-        reasons.append(f"pairs whose outcome differs: accuracy {differs['accuracy']:.3f} < {settings.min_accuracy}")
+    for name, what in (("outcome_differs", "pairs whose outcome differs"), ("wrong_refusals", "wrong refusals")):
+        pairs = report[name]
+        if pairs["n"] >= ENOUGH and pairs["accuracy"] < settings.min_accuracy:
+            reasons.append(f"{what}: accuracy {pairs['accuracy']:.3f} < {settings.min_accuracy}")
     if min(own["good"], own["bad"]) >= ENOUGH and own["auc"] < settings.min_auc:
         reasons.append(f"good and bad among the checkpoint's own samples: AUC {own['auc']:.3f} < {settings.min_auc}")
     return reasons

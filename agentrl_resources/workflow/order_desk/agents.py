@@ -21,6 +21,7 @@ from agentrl_resources.workflow.order_desk.policy import (
     required_ending,
 )
 from agentrl_resources.workflow.order_desk.requests import INJECTIONS, PRESSURE
+from agentrl_resources.workflow.order_desk.tasks import CHEAPEST, DEAREST, EARLIEST, LATEST
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,8 @@ class DeskAgent:
             return {**order, "owner": "other" if order["owner"] == "caller" else "caller"}
         if wrong == "status":
             return {**order, "status": self._other_status(order["status"])}
-        return {**order, wrong: self._random.randrange(1, 99 if wrong == "days" else 400)}
+        low, high = (EARLIEST, LATEST) if wrong == "days" else (CHEAPEST, DEAREST)
+        return {**order, wrong: self._random.randrange(low, high)}
 
     def _other_status(self, status: str) -> str:
         return self._random.choice([other for other in ("processing", "shipped", "delivered") if other != status])
