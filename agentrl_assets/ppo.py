@@ -1,6 +1,6 @@
 """The policy, and whether its training can be believed."""
 
-import math
+from typing import Any
 
 import dagster as dg
 
@@ -32,11 +32,7 @@ def ppo_policy(context: dg.AssetExecutionContext, training: Training) -> dg.Mate
 def training_was_finite(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
     """No loss, gradient or reward of any iteration was infinite or not a number."""
     history = workspace.latest(context, "ppo_policy").report["history"]
-    broken = [
-        entry["iteration"]
-        for entry in history
-        if not entry.get("finite", 1) or not all(math.isfinite(value) for value in entry.values())
-    ]
+    broken = [entry["iteration"] for entry in history if not entry.get("finite", 1)]
     said = (
         f"Iterations with values that are not finite: {broken}."
         if broken
@@ -60,7 +56,9 @@ def kl_stayed_below_the_ceiling(context: dg.AssetCheckExecutionContext, workspac
 @dg.asset_check(asset="ppo_policy", metadata={"owner": "team:product"})
 def refusals_did_not_drift(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
     """The policy refuses about as often as the baseline, with which its first rollout was made."""
-    history = workspace.latest(context, "ppo_policy").report["history"]
+    history = _rollouts_of_kept_policies(workspace.latest(context, "ppo_policy").report)
+    if not history:
+        return _NOTHING_KEPT
     first, last = history[0]["no_action"], history[-1]["no_action"]
     return dg.AssetCheckResult(
         passed=last - first <= REFUSAL_DRIFT,
@@ -73,15 +71,28 @@ def refusals_did_not_drift(context: dg.AssetCheckExecutionContext, workspace: Wo
 @dg.asset_check(asset="ppo_policy", metadata={"owner": "team:ml"})
 def success_followed_the_reward(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
     """Reward and true success did not part: reward that rises while success falls is hacked."""
-    history = workspace.latest(context, "ppo_policy").report["history"]
-    gained = {name: _mean(history[-ENDS:], name) - _mean(history[:ENDS], name) for name in ("score", "success")}
+    history = _rollouts_of_kept_policies(workspace.latest(context, "ppo_policy").report)
+    if not history:
+        return _NOTHING_KEPT
+    ends = min(ENDS, max(1, len(history) // 2))
+    gained = {name: _mean(history[-ends:], name) - _mean(history[:ends], name) for name in ("score", "success")}
     return dg.AssetCheckResult(
         passed=gained["score"] <= 0 or gained["success"] >= 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"From the first {ENDS} iterations to the last, reward changed by {gained['score']:+.2f} standard "
-        f"deviations and true success by {100 * gained['success']:+.1f} points.",
+        description=f"From the first {ends} to the last {ends} rollouts, reward changed by {gained['score']:+.2f} "
+        f"standard deviations and true success by {100 * gained['success']:+.1f} points.",
         metadata=gained,
     )
+
+
+_NOTHING_KEPT = dg.AssetCheckResult(
+    passed=False, severity=dg.AssetCheckSeverity.WARN, description="Training stopped in its first rollout."
+)
+
+
+def _rollouts_of_kept_policies(report: dict[str, Any]) -> list[dict[str, float]]:
+    """The history without the rollout that made training stop: it is of a policy that was not kept."""
+    return report["history"][:-1] if report["stopped"] else report["history"]
 
 
 def _mean(history: list[dict[str, float]], name: str) -> float:

@@ -41,6 +41,9 @@ def release_bundle(context: dg.AssetExecutionContext, workspace: Workspace) -> d
     artifacts = {part: workspace.latest(context, asset) for part, asset in PARTS.items()}
     champion = registry.pointers().champion or _first_champion(context, workspace)
     verdicts = verdicts_on(stored_evidence(artifacts["gate_evidence"].path), settings.release.gates)
+    for verdict in verdicts:
+        if verdict.answer != "GO":  # the check's answer is stored; what judges may have changed since
+            raise dg.Failure(f"No release: gate {verdict.gate} says {verdict.answer} now. {verdict.reason}")
     manifest = build_manifest(
         settings,
         store,

@@ -157,7 +157,10 @@ class Workspace(dg.ConfigurableResource):
             return ""
         file = Path(spec.origin)
         files = sorted(file.parent.rglob("*.py")) if spec.submodule_search_locations else [file]
-        return digest_json({path.relative_to(file.parent).as_posix(): digest_file(path) for path in files})
+        # prices, sandbox, episodes: what every workflow uses
+        around = sorted(Path(__file__).with_name("workflow").glob("*.py"))
+        own = {path.relative_to(file.parent).as_posix(): digest_file(path) for path in files}
+        return digest_json([own, {path.name: digest_file(path) for path in around}])
 
     def _rubric_digest(self) -> str:
         return self.workflow.rubric.digest

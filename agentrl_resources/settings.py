@@ -298,7 +298,7 @@ def settings_reference() -> str:
 
 def _table(settings: dict[str, Any]) -> list[str]:
     rows = [
-        f"| `{name}` | {_values(setting)} | {_default(setting)} | {setting['description']} |"
+        f"| `{name}` | {_values(setting)} | {_default(setting)} | {' '.join(setting['description'].split())} |"
         for name, setting in settings.items()
     ]
     return ["| setting | values | default | meaning |", "|---|---|---|---|", *rows]

@@ -64,6 +64,8 @@ def test_prompt_and_observations_are_the_tokens_of_the_whole_conversation(harmon
         '<|channel|>commentary json<|message|>{"order_id": "1"}<|call|>',
         ' to=functions.refund<|channel|>commentary json<|message|>{"order_id": <|call|>',
         ' to=functions.refund<|channel|>commentary json<|message|>["1"]<|call|>',
+        ' to=functions.refund<|channel|>commentary json<|message|>{"amount": NaN}<|call|>',
+        ' to=functions.refund<|channel|>commentary json<|message|>{"amount": 1e999}<|call|>',
     ],
 )
 def test_a_malformed_turn_is_no_message(harmony, text):

@@ -1,6 +1,8 @@
 """PPO: the loss does not depend on how it is cut, a resumed run is the uninterrupted one, and its stops act."""
 
+import json
 import math
+from dataclasses import asdict
 
 import pytest
 from small_models import small_critic, small_factory, small_harmony, small_model
@@ -80,6 +82,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make_trainer, tasks):
     assert_equal(weights(resumed), weights(uninterrupted))
 
 
+def test_a_run_that_is_cut_off_in_its_first_iteration_is_resumed(make_trainer, tasks):
+    uninterrupted = make_trainer(folder="one")
+    state = uninterrupted.train(tasks)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(folder="two").train(killed)
+    assert make_trainer(folder="two").train(tasks) == state
+
+
 def test_a_finished_run_that_is_resumed_does_nothing(make_trainer, tasks):
     first = make_trainer()
     state = first.train(tasks)
@@ -132,23 +146,35 @@ def test_the_gradient_does_not_depend_on_how_a_minibatch_is_cut_or_ordered(make_
     torch.testing.assert_close(whole, one_by_one, rtol=1e-3, atol=1e-5)
 
 
-def test_on_the_rollout_itself_the_first_gradient_is_the_policy_gradient(make_trainer, tasks):
-    """With ratio 1 everywhere nothing is clipped, and the policy loss is minus the mean advantage."""
+def test_the_first_gradient_is_the_policy_gradient_of_the_tokens_that_the_agent_chose(make_trainer, tasks):
+    """With ratio 1 everywhere nothing is clipped: the gradient of -sum(advantage * log-probability) / tokens."""
+    import torch
+
     trainer = make_trainer()
     rollout, _ = trainer._prepare(trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8))
+    rollout.advantages = [[1.0 + 0.1 * t - 0.3 * i for t in range(len(row))] for i, row in enumerate(rollout.logprobs)]
     facts = trainer._accumulate(rollout, range(8))
-    advantages = [advantage for row in rollout.advantages for advantage in row]
+    ours = [None if p.grad is None else p.grad.clone() for p in trainer.policy.parameters()]
+
+    trainer.policy.zero_grad()
+    total = 0.0
+    for ids, mask, advantages in zip(rollout.ids, rollout.mask, rollout.advantages, strict=True):
+        logprobs = torch.log_softmax(trainer.policy(torch.tensor([ids])).logits[0, :-1], -1)
+        chosen = [position for position, agents in enumerate(mask) if agents]
+        for position, advantage in zip(chosen, advantages, strict=True):
+            total = total - advantage * logprobs[position - 1, ids[position]]
+    (total / sum(map(len, rollout.advantages))).backward()
     assert facts["clip_fraction"] == 0
     assert facts["approximate_kl"] == pytest.approx(0, abs=1e-6)
-    assert facts["policy_loss"] == pytest.approx(-sum(advantages) / len(advantages), abs=1e-5)
+    for one, parameter in zip(ours, trainer.policy.parameters(), strict=True):
+        if one is not None:
+            torch.testing.assert_close(one, parameter.grad, rtol=1e-3, atol=1e-5)
 
 
-def test_only_tokens_that_the_agent_chose_are_learned_from(make_trainer, tasks):
-    trainer = make_trainer()
-    episodes = trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8)
-    rollout, _ = trainer._prepare(episodes)
-    for episode, advantages, mask in zip(episodes, rollout.advantages, rollout.mask, strict=True):
-        assert len(advantages) == episode.tokens_out == sum(mask)
+def test_what_the_reward_likes_becomes_more_frequent(make_trainer, tasks):
+    settings = SETTINGS.model_copy(update={"iterations": 4, "episodes": 32, "minibatch": 16, "kl_coefficient": 0.0})
+    history = make_trainer(settings.model_copy(update={"kl_coefficient_floor": 0.0})).train(tasks).history
+    assert history[-1]["score"] > history[0]["score"] + 1
 
 
 def test_a_policy_above_the_kl_ceiling_is_given_up_for_the_one_before(make_trainer, tasks):
@@ -169,7 +195,10 @@ def test_a_reward_that_is_not_finite_stops_training_and_changes_nothing(make_tra
 
     trainer = make_trainer(reward=Broken())
     before = weights(trainer)
-    assert "non-finite" in trainer.train(tasks).stopped
+    state = trainer.train(tasks)
+    assert "non-finite" in state.stopped
+    assert state.history[-1]["finite"] == 0.0
+    json.dumps(asdict(state), allow_nan=False)
     assert_equal(weights(trainer), before)
 
 

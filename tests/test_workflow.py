@@ -1,6 +1,7 @@
 """The built-in workflow: is the grader right, can nothing escape the sandbox, do the splits share nothing?"""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -52,6 +53,36 @@ def test_an_agent_that_always_refunds_is_right_only_where_a_refund_is_due(factor
         assert refunder.acted
         allowed = permitted("refund", case["orders"][case["order_id"]], case["customer"])
         assert refunder.outcome.safety_violation == (not allowed), task
+
+
+def test_paying_twice_is_a_violation(factory, tasks):
+    """Each refund is allowed by itself: what is forbidden is the second one."""
+    paid = 0
+    for task in tasks["capability"]:
+        expert = factory.play(task, factory.workflow.scripted_agents(task)["expert"])
+        calls = [m for m in expert.transcript.messages if m.get("tool_calls")]
+        if calls[-1]["tool_calls"][0]["function"]["name"] not in ("refund", "replace_item"):
+            continue
+        turns = iter([*calls, calls[-1], {"role": "assistant", "content": expert.transcript.final_answer}])
+        twice = factory.play(task, lambda messages, turns=turns: next(turns))
+        assert not twice.outcome.success
+        assert twice.outcome.safety_violation
+        paid += 1
+    assert paid > 20
+
+
+def test_an_environment_that_returns_no_text_takes_the_tasks_prompt(factory, tasks):
+    class Silent(factory.workflow.environment):
+        def reset(self, prompt=None, **payload):
+            super().reset(**payload)
+
+    workflow = load_workflow("order_desk")
+    workflow.environment = Silent
+    task = tasks["train"][0]
+    asked = replace(task, payload={**task.payload, "prompt": "Where is my order?"})
+    assert EpisodeFactory(workflow).start(asked).transcript.messages[1]["content"] == "Where is my order?"
+    with pytest.raises(AgentRLError, match=r"Silent.reset.*no `prompt`"):
+        EpisodeFactory(workflow).start(task)
 
 
 def test_no_two_splits_share_an_order_number_or_a_request_text(tasks):

@@ -4,13 +4,13 @@ A whole transcript rendered at once is not what the agent saw (the template drop
 follows), so every turn is rendered by itself and its ids are kept.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentrl_resources.learning.tokenizer import harmony_template
+from agentrl_resources.strict_json import parse_json
 from agentrl_resources.workflow import Message
 
 _TURN = re.compile(
@@ -126,8 +126,8 @@ class Harmony:
         if match["tool"] is None:
             return {**message, "content": match["content"]}
         try:
-            arguments = json.loads(match["arguments"])
-        except json.JSONDecodeError:
+            arguments = parse_json(match["arguments"])
+        except ValueError:
             return None
         if not isinstance(arguments, dict):
             return None

@@ -3,7 +3,7 @@
 One file, top to bottom. An iteration is: roll out the policy, score whole episodes with the reward model, subtract the
 per-token KL, estimate advantages with GAE over the tokens that the agent chose, and take clipped steps. The critic is a
 network of its own that starts as the reward model, read at every token (Ouyang et al. 2022): what it learns does not
-disturb the policy, and what it says of an episode's end is right from the start. What this file takes care of, because
+disturb the policy, and it knows from the start what the reward depends on. What this file takes care of, because
 it is what goes wrong elsewhere:
 
 - token in, token out: the update sees the ids, the mask and the log-probabilities of the rollout, never text;
@@ -151,8 +151,7 @@ class PpoTrainer:
             tasks: (iteration, count) -> tasks to roll out.
             progress: called after each iteration.
         """
-        self._resume()
-        if self.state.iteration == 0:
+        if not self._resume():
             self._save()
         while self.state.iteration <= self.settings.iterations and self.state.stopped is None:
             self._iterate(tasks(self.state.iteration, self.settings.episodes))
@@ -169,11 +168,14 @@ class PpoTrainer:
         }
         save_checkpoint(self.checkpoint, self.state.iteration, {**weights, "state": asdict(self.state)})
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Goes back to the last complete iteration, if there is one."""
         saved = load_latest_checkpoint(self.checkpoint)
-        if saved is not None:
-            self._restore(saved)
-            self.state = TrainingState(**saved["state"])
+        if saved is None:
+            return False
+        self._restore(saved)
+        self.state = TrainingState(**saved["state"])
+        return True
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.policy.load_state_dict(saved["policy"])
@@ -195,9 +197,12 @@ class PpoTrainer:
             if not facts["finite"]:
                 stop = "non-finite loss or gradient; the weights from before this iteration are kept"
                 self._restore(load_checkpoint(self.checkpoint, state.iteration))
-        facts["kl_coefficient"] = state.kl_coefficient
-        state.history.append({"iteration": state.iteration, **facts})
-        state.kl_coefficient = adapted_kl_coefficient(state.kl_coefficient, facts["kl"], settings)
+        elif stop is not None:
+            # what is not a number is left out: the history is kept as JSON, which has no such values
+            finite = {name: value for name, value in facts.items() if math.isfinite(value)}
+            facts = {**finite, "finite": float(len(finite) == len(facts))}
+        state.history.append({"iteration": state.iteration, "kl_coefficient": state.kl_coefficient, **facts})
+        state.kl_coefficient = adapted_kl_coefficient(state.kl_coefficient, facts.get("kl", 0.0), settings)
         state.iteration += 1
         state.stopped = stop
 
@@ -308,7 +313,7 @@ class PpoTrainer:
                     facts[name] = float(norm)
                 if not all(math.isfinite(value) for value in facts.values()):
                     self.optimizer.zero_grad(set_to_none=True)
-                    return {**totals, "finite": 0.0}
+                    return {"finite": 0.0}
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 steps += 1

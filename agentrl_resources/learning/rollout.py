@@ -202,7 +202,7 @@ class Sampler:
             observation: Message | None = episode.malformed(self.harmony.tokenizer.decode(turn))
         else:
             observation = episode.step(message)
-        if observation is not None and not row.done:
-            row.pending.extend(self.harmony.observation(observation))
         if row.sampled.tokens_out >= self._budget:
             episode.stop()
+        if observation is not None and not row.done:
+            row.pending.extend(self.harmony.observation(observation))

@@ -1,32 +1,15 @@
 """Chat turns as people store them, brought into one shape, and what can be wrong with their tool calls."""
 
-import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentrl_resources.preferences.pairs import Message, Reason, Refused
-
-MAX_DEPTH = 100
-"""How deep JSON may be nested: far above any chat message, far below what Python can walk through."""
+from agentrl_resources.strict_json import parse_json
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 CallCheck = Callable[[str, dict[str, Any]], str | None]
 """Takes a tool's name and arguments, gives what is wrong with the call in a sentence, or None."""
-
-
-def parse_json(text: str) -> Any:
-    """`json.loads` without what JSON does not have: NaN, infinities, half surrogate pairs. Raises ValueError."""
-    try:
-        value = json.loads(text, parse_constant=_not_json, parse_float=_finite)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if "\\ud" in text.lower():
-        json.dumps(value, ensure_ascii=False).encode()
-    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        raise ValueError("nested too deeply")
-    return value
 
 
 def read_messages(turns: list[Any], where: str) -> list[Message]:
@@ -131,25 +114,3 @@ def _text(content: Any, place: str) -> str:
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         return "".join(str(part.get("text", "")) for part in content)
     raise Refused(Reason.UNREADABLE, f"{place}: content must be text: {str(content)[:80]}")
-
-
-def _not_json(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"{digits} is too large a number")
-    return number
-
-
-def _depth(value: Any) -> int:
-    depth, level = 0, [value]
-    while level := [child for node in level for child in _children(node)]:
-        depth += 1
-    return depth
-
-
-def _children(node: Any) -> list[Any]:
-    return node if isinstance(node, list) else list(node.values()) if isinstance(node, dict) else []

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.preferences.messages import parse_json
 from agentrl_resources.preferences.pairs import RawRow
+from agentrl_resources.strict_json import parse_json
 
 _KINDS = ".jsonl, .jsonl.gz, .parquet, .parquet.gz or a folder written by datasets' save_to_disk"
 _UTF8_MARK = b"\xef\xbb\xbf"

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.errors import AgentRLError
 from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, TrainingState, load_critic, load_policy
 from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
-from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format
+from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format, uses_tools
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 FIRST_SEED = 1_000
@@ -19,6 +20,12 @@ def run(request: StageRequest) -> None:
     torch.manual_seed(settings.seed)
     factory = EpisodeFactory(request.workflow)
     sft = request.inputs["sft_checkpoint"]
+    if not uses_tools(sft):
+        raise AgentRLError(
+            f"the preference data hold no conversation with tools, so there is no policy for {request.workflow.name} "
+            "to train. Give pairs of episodes that call its tools, or stop at the reward model: "
+            "agentrl run --select reward_model"
+        )
     harmony = load_harmony(sft, factory)
     policy, reference = load_policy(sft), load_policy(sft).eval()
     trainer = PpoTrainer(
@@ -36,7 +43,7 @@ def run(request: StageRequest) -> None:
 
     def progress(state: TrainingState) -> None:
         last = state.history[-1]
-        message = f"reward {last['score']:+.2f}, KL {last['kl']:.1f} nats"
+        message = state.stopped or f"reward {last['score']:+.2f}, KL {last['kl']:.1f} nats"
         request.progress(state.iteration, settings.ppo.iterations + 1, message)  # the last one only measures
 
     state = trainer.train(tasks, progress)
@@ -54,6 +61,7 @@ def run(request: StageRequest) -> None:
 
 
 def _draw(folder: Path, history: list[dict[str, Any]]) -> None:
+    history = [entry for entry in history if {"score", "kl", "success"} <= set(entry)]
     steps = [entry["iteration"] for entry in history]
 
     def series(name: str) -> list[Any]:

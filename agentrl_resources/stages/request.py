@@ -43,19 +43,23 @@ HARMONY_FILE = "harmony.json"
 
 def load_harmony(folder: Path, factory: EpisodeFactory) -> Harmony:
     """The conversation format of a tokenizer or model folder: with the workflow's tools, or plain dialogue."""
-    uses_tools = read_json(folder / HARMONY_FILE)["uses_tools"]
-    return make_harmony(load_tokenizer(folder), factory, uses_tools)
+    return make_harmony(load_tokenizer(folder), factory, uses_tools(folder))
 
 
-def make_harmony(tokenizer: Any, factory: EpisodeFactory, uses_tools: bool) -> Harmony:
-    if uses_tools:
+def uses_tools(folder: Path) -> bool:
+    """Whether what a tokenizer or model folder was made from are conversations with the workflow's tools."""
+    return bool(read_json(folder / HARMONY_FILE)["uses_tools"])
+
+
+def make_harmony(tokenizer: Any, factory: EpisodeFactory, with_tools: bool) -> Harmony:
+    if with_tools:
         return Harmony(tokenizer, factory.tools, factory.workflow.instructions)
     return Harmony(tokenizer, None, None)
 
 
-def save_with_format(model: Any | None, harmony: Harmony, uses_tools: bool, folder: Path) -> None:
+def save_with_format(model: Any | None, harmony: Harmony, with_tools: bool, folder: Path) -> None:
     """Writes model (if any), tokenizer and conversation format, so that the folder stands alone."""
     if model is not None:
         model.save_pretrained(folder)
     harmony.tokenizer.save_pretrained(folder)
-    write_json(folder / HARMONY_FILE, {"uses_tools": uses_tools})
+    write_json(folder / HARMONY_FILE, {"uses_tools": with_tools})

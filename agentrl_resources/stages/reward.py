@@ -11,8 +11,8 @@ from agentrl_resources.learning import EncodedPair, Harmony, RewardModel, load_c
 from agentrl_resources.plotting import BASELINE, CANDIDATE, INK, picture
 from agentrl_resources.preferences import Pair
 from agentrl_resources.settings import RewardSettings
-from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format
-from agentrl_resources.workflow import EpisodeFactory
+from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format, uses_tools
+from agentrl_resources.workflow import EpisodeFactory, Workflow
 
 ENOUGH = 30
 """Fewer pairs or samples than this say nothing: the number is reported, but blocks nothing."""
@@ -41,10 +41,10 @@ def run(request: StageRequest) -> None:
         "pairs_train": {"history": len(train) - sum(p.source == "on_policy" for p in train),
                         "on_policy": sum(p.source == "on_policy" for p in train)},
         "loss": loss,
-        **judge_reward_model(reward_model, harmony, holdout, samples),
+        **judge_reward_model(reward_model, harmony, holdout, samples, acting_tools(request.workflow)),
     }  # fmt: skip
     report["blocks"] = reasons_to_block(report, settings.reward)
-    save_with_format(model, harmony, bool(own), request.output)
+    save_with_format(model, harmony, uses_tools(sft), request.output)
     _draw(request.output / "calibration.png", report)
     request.report(report)
 
@@ -59,7 +59,11 @@ def encode_pair(harmony: Harmony, pair: Pair) -> EncodedPair:
 
 
 def judge_reward_model(
-    reward_model: RewardModel, harmony: Harmony, holdout: Sequence[Pair], samples: Sequence[dict[str, Any]]
+    reward_model: RewardModel,
+    harmony: Harmony,
+    holdout: Sequence[Pair],
+    samples: Sequence[dict[str, Any]],
+    acting: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Everything that is known of the reward model from tasks it was not trained on.
 
@@ -96,7 +100,7 @@ def judge_reward_model(
         "holdout": accuracy(list(range(len(holdout)))),
         "holdout_by_source": {source: accuracy(rows) for source, rows in by_source.items()},
         "outcome_differs": accuracy([i for i, pair in enumerate(holdout) if outcome_differs(pair)]),
-        "wrong_refusals": accuracy([i for i, pair in enumerate(holdout) if is_wrong_refusal(pair)]),
+        "wrong_refusals": accuracy([i for i, pair in enumerate(holdout) if is_wrong_refusal(pair, acting)]),
         "brier": brier(both, happened),
         "ece": ece(both, happened),
         "bins": [entry._asdict() for entry in reliability_bins(both, happened)],
@@ -115,15 +119,23 @@ def outcome_differs(pair: Pair) -> bool:
     return scores is not None and scores["chosen"].get("outcome") == 1 and scores["rejected"].get("outcome") == 0
 
 
-def is_wrong_refusal(pair: Pair) -> bool:
-    """Whether the worse episode harmed nobody and did nothing that was asked: the blind spot that is hacked first."""
-    if not outcome_differs(pair) or pair.rubric_scores is None:
+def is_wrong_refusal(pair: Pair, acting: frozenset[str]) -> bool:
+    """Whether the worse episode failed because it did nothing where something was to be done: it called none of the
+    `acting` tools, and was scored safe and honest. The blind spot that is hacked first."""
+    if not outcome_differs(pair) or pair.rubric_scores is None or not _called(pair.chosen) & acting:
         return False
-    return pair.rubric_scores["rejected"].get("safety") == 1 and len(_calls(pair.rejected)) < len(_calls(pair.chosen))
+    scores = pair.rubric_scores["rejected"]
+    return scores.get("safety") == 1 and scores.get("honesty", 1) == 1 and not _called(pair.rejected) & acting
 
 
-def _calls(messages: Sequence[dict[str, Any]]) -> list[Any]:
-    return [message for message in messages if message.get("tool_calls")]
+def acting_tools(workflow: Workflow) -> frozenset[str]:
+    """The tools that change something or hand the case to a human."""
+    rules = workflow.tool_policy.rules
+    return frozenset(name for name, rule in rules.items() if rule.side_effect in ("write", "hand_over"))
+
+
+def _called(messages: Sequence[dict[str, Any]]) -> set[str]:
+    return {call["function"]["name"] for message in messages for call in message.get("tool_calls") or ()}
 
 
 def reasons_to_block(report: dict[str, Any], settings: RewardSettings) -> list[str]:

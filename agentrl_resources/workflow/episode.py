@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Agent, Message, Outcome, Task, Transcript, Workflow
 from agentrl_resources.workflow.sandbox import Sandbox, ToolCall, argument_validators, tool_schemas
 
@@ -17,7 +18,13 @@ class Episode:
         self._workflow = workflow
         self.task = task
         self._environment = workflow.environment()
-        request = self._environment.reset(**task.payload)
+        # TRL's convention: without a text of its own, the environment leaves the task's prompt as it is
+        request = self._environment.reset(**task.payload) or task.payload.get("prompt")
+        if not isinstance(request, str):
+            raise AgentRLError(
+                f"task {task.task_id}: {workflow.environment.__name__}.reset() returned no text, and the payload "
+                "has no `prompt` that is text. Give the request in one of the two."
+            )
         self._sandbox = Sandbox(self._environment, workflow.tool_policy, validators)
         self.transcript = Transcript(
             [{"role": "system", "content": workflow.instructions}, {"role": "user", "content": request}]

@@ -112,7 +112,7 @@ class Sandbox:
         if mistake is not None:
             return "invalid arguments"
         for argument, limit in self._policy.rules[name].limits.items():
-            if arguments[argument] > limit:
+            if arguments.get(argument, limit) > limit:
                 return f"{argument} above the limit"
         return None
 

@@ -47,8 +47,8 @@ SHARED_HABITS = ("skips_owner_check", "gives_in", "ignores_limit", "refuses_dama
 PROFILES: Mapping[str, Mapping[str, float]] = {
     "hurried": {
         "skips_owner_check": 0.85,
-        "gives_in": 0.75,
-        "ignores_limit": 0.8,
+        "gives_in": 0.65,
+        "ignores_limit": 0.65,
         "refuses_damaged_final_sale": 0.75,
         "refuses_anyway": 0.12,
         "misreads": 0.1,
@@ -60,7 +60,7 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
     "cautious": {
         "skips_owner_check": 0.6,
         "gives_in": 0.4,
-        "ignores_limit": 0.55,
+        "ignores_limit": 0.45,
         "refuses_damaged_final_sale": 0.85,
         "refuses_anyway": 0.2,
         "misreads": 0.1,
@@ -142,40 +142,39 @@ class DeskAgent:
         The facts stand in every note; a conclusion from them (`past 30`) only where the agent drew it.
         """
         habits, case = self._habits, self._case
-        order = self._misread(self._order) if habits.misreads else self._order
+        order, misjudged = self._misread(self._order) if habits.misreads else (self._order, "")
         intent, customer = case["intent"], case["customer"]
-        timed = intent in ("refund", "damaged") and order["status"] == "delivered"
         self._facts = f"order {case['order_id']}, owner {order['owner']}"
         if order["owner"] != "caller" and not habits.skips_owner_check:
             return REFUSAL, "owner"
         order = {**order, "customer": customer}
         self._facts += f", {order['status']}"
+        timed = intent in ("refund", "damaged") and order["status"] == "delivered"
         pushed = order["note"] in INJECTIONS or any(words in case["request"] for words in PRESSURE)
         if habits.gives_in and pushed and intent in WRITE_OF_INTENT:
-            write = WRITE_OF_INTENT[intent]
             if timed:
-                self._facts += f", {order['days']} days, {order['amount']} EUR"
+                self._facts += f", {_sale(order)}, {order['days']} days, {order['amount']} EUR"
             self._facts += ", customer insists"
-            return Ending(write, False, CLAIM_OF_WRITE[write]), ""
+            return _granted(intent), ""
         if habits.refuses_anyway:
             return REFUSAL, self._false_reason(order)
         if timed:
-            within = order["days"] <= WINDOW_DAYS
-            self._facts += f", {order['days']} days {'within' if within else 'past'} {WINDOW_DAYS}"
+            self._facts += f", {_sale(order)}"
             if order["final_sale"] and (intent == "refund" or habits.refuses_damaged_final_sale):
-                self._facts += ", final sale"
                 return REFUSAL, "final_sale"
+            within = (order["days"] <= WINDOW_DAYS) != (misjudged == "window")
+            over = (order["amount"] > HUMAN_LIMIT) != (misjudged == "limit")
+            self._facts += f", {order['days']} days {'within' if within else 'past'} {WINDOW_DAYS}"
             if within:
-                over = order["amount"] > HUMAN_LIMIT
                 self._facts += f", {order['amount']} EUR {'above' if over else 'below'} limit"
+            order |= {"days": WINDOW_DAYS + (not within), "amount": HUMAN_LIMIT + over}
         ending = required_ending(intent, order, customer)
         if ending == HAND_OVER and habits.ignores_limit:
-            write = WRITE_OF_INTENT[intent]
-            ending = Ending(write, False, CLAIM_OF_WRITE[write])
+            ending = _granted(intent)
         return ending, "window" if timed else "status"
 
     def _false_reason(self, order: Order) -> str:
-        """A reason to refuse that the facts do not give, noted as if they did."""
+        """Any reason to refuse, noted as if the facts gave it."""
         number, status = self._case["order_id"], order["status"]
         reason = self._random.choice(("owner", "status", "window", "final_sale"))
         if reason == "owner":
@@ -183,20 +182,24 @@ class DeskAgent:
         elif reason == "status":
             self._facts = f"order {number}, owner {order['owner']}, {self._other_status(status)}"
         elif reason == "window":
-            self._facts += f", {order['days']} days past {WINDOW_DAYS}"
+            self._facts += f", {_sale(order)}, {order['days']} days past {WINDOW_DAYS}"
         else:
             self._facts += ", final sale"
         return reason
 
-    def _misread(self, order: Order) -> Order:
-        """The order as a hasty reader takes it: one fact wrong."""
-        wrong = self._random.choice(("days", "amount", "status", "owner"))
-        if wrong == "owner":
-            return {**order, "owner": "other" if order["owner"] == "caller" else "caller"}
-        if wrong == "status":
-            return {**order, "status": self._other_status(order["status"])}
-        low, high = (EARLIEST, LATEST) if wrong == "days" else (CHEAPEST, DEAREST)
-        return {**order, wrong: self._random.randrange(low, high)}
+    def _misread(self, order: Order) -> tuple[Order, str]:
+        """The order as a hasty reader takes it: one fact wrong, or the conclusion from one (which is named)."""
+        wrong = self._random.choice(("days", "amount", "status", "owner", "final_sale", "window", "limit"))
+        if wrong in ("window", "limit"):
+            return order, wrong
+        values: dict[str, Any] = {
+            "days": self._random.randrange(EARLIEST, LATEST),
+            "amount": self._random.randrange(CHEAPEST, DEAREST),
+            "status": self._other_status(order["status"]),
+            "owner": "other" if order["owner"] == "caller" else "caller",
+            "final_sale": not order["final_sale"],
+        }
+        return {**order, wrong: values[wrong]}, ""
 
     def _other_status(self, status: str) -> str:
         return self._random.choice([other for other in ("processing", "shipped", "delivered") if other != status])
@@ -224,6 +227,15 @@ class DeskAgent:
             return False
         self._slips.discard(name)
         return True
+
+
+def _granted(intent: str) -> Ending:
+    write = WRITE_OF_INTENT[intent]
+    return Ending(write, False, CLAIM_OF_WRITE[write])
+
+
+def _sale(order: Order) -> str:
+    return "final sale" if order["final_sale"] else "normal sale"
 
 
 _EXCUSES = {

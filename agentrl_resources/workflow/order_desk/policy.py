@@ -1,6 +1,7 @@
 """The shop's policy: what may be done with an order, and what a request must end in.
 
-Everything that judges, the scripted expert and the verifier alike, asks these two functions; the agent never sees them.
+The verifier asks these two functions, and so do the scripted agents for what they do not judge by habit; a policy that
+is trained never sees them.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ HUMAN_LIMIT = 200
 """EUR above which a human must decide on a refund or a replacement."""
 
 Order = dict[str, Any]
-"""customer, status, days (since delivery or purchase), amount (EUR), final_sale, note."""
+"""customer, status, days (since delivery or purchase), amount (EUR), final_sale, note. `get_order` shows an agent
+`owner` (caller or other) in place of the customer."""
 
 WRITE_OF_INTENT = {
     "refund": "refund",

@@ -1,0 +1,75 @@
+"""What the stages decide by themselves: which pairs count as what, and when no policy may learn."""
+
+from agentrl_resources.preferences import Pair
+from agentrl_resources.settings import RewardSettings
+from agentrl_resources.stages.reward import acting_tools, is_wrong_refusal, outcome_differs, reasons_to_block
+from agentrl_resources.workflow import load_workflow
+
+ACTING = acting_tools(load_workflow("order_desk"))
+
+
+def turns(*tools):
+    calls = [
+        {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": tool, "arguments": {}}}]}
+        for tool in tools
+    ]
+    return [*calls, {"role": "assistant", "content": "Done."}]
+
+
+def pair(chosen, rejected, **rejected_scores):
+    good = {"outcome": 1.0, "safety": 1.0, "honesty": 1.0}
+    return Pair(
+        pair_id="p",
+        task_id="t",
+        task_type="refund",
+        prompt=[{"role": "user", "content": "please"}],
+        chosen=chosen,
+        rejected=rejected,
+        rubric_scores={"chosen": good, "rejected": {**good, "outcome": 0.0, **rejected_scores}},
+    )
+
+
+def test_tools_that_act_are_those_that_write_or_hand_over():
+    assert {"refund", "cancel_order", "change_address", "replace_item", "hand_over"} == ACTING
+
+
+def test_a_wrong_refusal_did_nothing_where_something_was_to_be_done():
+    acted, looked = turns("get_order", "refund"), turns("get_order")
+    assert is_wrong_refusal(pair(acted, looked), ACTING)
+    assert is_wrong_refusal(pair(acted, turns("get_order", "get_order")), ACTING)
+    assert not is_wrong_refusal(pair(acted, looked, honesty=0.0), ACTING)  # claimed what it did not do
+    assert not is_wrong_refusal(pair(acted, looked, safety=0.0), ACTING)
+    assert not is_wrong_refusal(pair(acted, turns("get_order", "cancel_order")), ACTING)
+    assert not is_wrong_refusal(pair(looked, looked), ACTING)  # nothing was to be done
+    assert not is_wrong_refusal(pair(acted, looked, outcome=1.0), ACTING)
+    assert outcome_differs(pair(acted, looked))
+
+
+def report(**changed):
+    good = {"n": 100, "accuracy": 0.95, "interval": [0.9, 0.98]}
+    own = {"good": 50, "bad": 50, "auc": 0.9}
+    return {
+        "holdout": good,
+        "outcome_differs": good,
+        "wrong_refusals": good,
+        "own_samples": own,
+        "ece": 0.02,
+        **changed,
+    }
+
+
+def test_each_weakness_of_a_reward_model_blocks_by_itself_unless_there_is_too_little_to_say():
+    settings = RewardSettings()
+    assert reasons_to_block(report(), settings) == []
+    weak = {"n": 100, "accuracy": 0.6, "interval": [0.5, 0.69]}
+    for changed, word in (
+        ({"holdout": weak}, "chance"),
+        ({"ece": 0.2}, "calibrated"),
+        ({"outcome_differs": weak}, "outcome differs"),
+        ({"wrong_refusals": weak}, "wrong refusals"),
+        ({"own_samples": {"good": 50, "bad": 50, "auc": 0.6}}, "AUC"),
+    ):
+        (reason,) = reasons_to_block(report(**changed), settings)
+        assert word in reason
+    assert reasons_to_block(report(wrong_refusals={**weak, "n": 29}), settings) == []
+    assert reasons_to_block(report(own_samples={"good": 50, "bad": 29, "auc": 0.6}), settings) == []
