@@ -147,7 +147,7 @@ class SftSettings(StrictModel):
 class OnPolicySettings(StrictModel):
     """Pairs sampled from the SFT checkpoint and labelled under the rubric."""
 
-    tasks: Count = 1000
+    tasks: Count = 1200
     """Training tasks that are sampled."""
     holdout_tasks: Count = 200
     """Hold-out tasks that are sampled beside them, to judge the reward model on."""
@@ -170,7 +170,7 @@ class RewardSettings(StrictModel):
     """Highest learning rate of AdamW."""
     matrix_learning_rate: Positive | None = 0.01
     """Highest learning rate of Muon, which trains the matrices inside the layers; null leaves them to AdamW."""
-    history_pairs: Count = 1800
+    history_pairs: Count = 1200
     """Cleaned historical pairs that train beside the on-policy pairs."""
     min_accuracy: Share = 0.85
     """Blocks below this accuracy on hold-out pairs of which one succeeded and the other did not, and on those of them
@@ -184,7 +184,7 @@ class RewardSettings(StrictModel):
 class PpoSettings(StrictModel):
     """PPO with an explicit KL penalty to the frozen SFT checkpoint."""
 
-    iterations: Count = 12
+    iterations: Count = 8
     """Rounds of rollout and update."""
     episodes: Count = 192
     """Episodes in a rollout."""
@@ -206,11 +206,11 @@ class PpoSettings(StrictModel):
     """Discount for each token that the agent chose."""
     entropy_coefficient: NotNegative = 0.0
     """Weight of the entropy bonus."""
-    kl_target: Positive = 2.0
+    kl_target: Positive = 0.5
     """KL to the SFT checkpoint that the coefficient steers to, in nats per episode."""
-    kl_coefficient: NotNegative = 0.05
+    kl_coefficient: NotNegative = 0.2
     """First KL coefficient, in reward per nat."""
-    kl_coefficient_floor: NotNegative = 0.05
+    kl_coefficient_floor: NotNegative = 0.1
     """The KL coefficient never goes below this."""
     kl_ceiling: Positive = 20.0
     """Training stops above this KL, in nats per episode."""

@@ -25,6 +25,11 @@ def pair(chosen, rejected, **rejected_scores):
         prompt=[{"role": "user", "content": "please"}],
         chosen=chosen,
         rejected=rejected,
+        annotator=None,
+        rubric_version="1",
+        split="holdout",
+        source="test",
+        conversational=True,
         rubric_scores={"chosen": good, "rejected": {**good, "outcome": 0.0, **rejected_scores}},
     )
 
