@@ -30,6 +30,7 @@ def picture(path: Path, columns: int = 1, rows: int = 1, width: float = 5.2, hei
         "axes.spines.right": False,
         "axes.edgecolor": INK,
         "axes.grid": True,
+        "axes.axisbelow": True,
         "grid.color": "#e4e7eb",
         "text.color": INK,
         "legend.frameon": False,

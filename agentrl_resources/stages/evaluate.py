@@ -143,5 +143,5 @@ def _draw(path: Path, comparison: dict[str, Any]) -> None:
             places = [index + offset for index in range(len(bars))]
             axes.bar(places, rates, width=0.38, yerr=errors, color=colour, capsize=3, label=arm)
         axes.set_xticks(range(len(bars)), [label for label, _ in bars])
-        axes.set(title="Success on held-out tasks, both arms on the same tasks and seeds (simulated)", ylim=(0, 1))
-        axes.legend(ncols=2, loc="lower right")
+        axes.set(title="Success on held-out tasks, both arms on the same tasks and seeds (simulated)", ylim=(0, 1.15))
+        axes.legend(ncols=2, loc="upper left")
