@@ -258,6 +258,9 @@ _DAGSTER_YAML = """\
 # Written by AgentRL when this state folder was made; yours to change.
 telemetry:
   enabled: false
+# No box over the first page that asks for an address.
+nux:
+  enabled: false
 # A run whose process was killed is noticed, and started again once.
 run_monitoring:
   enabled: true
