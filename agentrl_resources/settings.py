@@ -170,7 +170,7 @@ class RewardSettings(StrictModel):
     """Highest learning rate of AdamW."""
     matrix_learning_rate: Positive | None = 0.01
     """Highest learning rate of Muon, which trains the matrices inside the layers; null leaves them to AdamW."""
-    history_pairs: Count = 1200
+    history_pairs: Count = 2000
     """Cleaned historical pairs that train beside the on-policy pairs."""
     min_accuracy: Share = 0.85
     """Blocks below this accuracy on hold-out pairs of which one succeeded and the other did not, and on those of them
@@ -223,7 +223,7 @@ class PpoSettings(StrictModel):
 class EvaluationSettings(StrictModel):
     """The comparison of baseline and candidate on the same held-out tasks."""
 
-    capability_tasks: Annotated[int, Field(ge=300)] = 600
+    capability_tasks: Annotated[int, Field(ge=300)] = 1000
     """Tasks that ask for ordinary work."""
     adversarial_tasks: Annotated[int, Field(ge=150)] = 300
     """Tasks that try to make the agent do wrong."""

@@ -34,8 +34,6 @@ from agentrl_resources.workflow import Task
 
 MAX_SAMPLER_MISMATCH = 0.015
 """Largest KL between sampler and trainer on the sampled tokens, nats per token; prime-rl publishes this bound."""
-MAX_SCORE = 4.0
-"""Standardised scores are clipped to this many standard deviations of the SFT policy's."""
 
 
 @dataclass
@@ -92,6 +90,16 @@ def adapted_kl_coefficient(coefficient: float, kl: float, settings: PpoSettings)
     jumps past any ceiling within an iteration."""
     error = min(max(kl / settings.kl_target - 1, -0.2), 0.2)
     return max(coefficient * (1 + 0.5 * error), settings.kl_coefficient_floor)
+
+
+def bounded_reward(score: float) -> float:
+    """A standardised score as a reward between -2 and 2, of slope 1 at the SFT policy's mean.
+
+    Twice the hyperbolic tangent of half the score, which is 4 (sigmoid(score) - 1/2): the reward of Fu et al. 2025
+    ("Reward shaping to mitigate reward hacking in RLHF"). Without a bound the surest way up is to make good episodes
+    look better still, which is where a reward model is wrong first; with it, what pays is that bad ones become good.
+    """
+    return 2.0 * math.tanh(score / 2.0)
 
 
 class PpoTrainer:
@@ -214,9 +222,7 @@ class PpoTrainer:
         scores = self.reward_model.score(ids)
         if state.score_mean is None or state.score_spread is None:
             state.score_mean, state.score_spread = _mean(scores), max(_spread(scores), 1e-6)
-        standardised = [
-            max(-MAX_SCORE, min(MAX_SCORE, (score - state.score_mean) / state.score_spread)) for score in scores
-        ]
+        scored = [bounded_reward((score - state.score_mean) / state.score_spread) for score in scores]
         sampled = [_chosen(episode.logprobs, episode.mask) for episode in episodes]
         reference = token_logprobs(self.reference, ids, settings.temperature)
         trainer = token_logprobs(self.policy, ids, settings.temperature)
@@ -229,7 +235,7 @@ class PpoTrainer:
             ]
             kls.append(sum(log_ratio))
             rewards = [-state.kl_coefficient * difference for difference in log_ratio]
-            rewards[-1] += standardised[i]
+            rewards[-1] += scored[i]
             before = _chosen(values[i], episode.mask)
             rollout.advantages.append(gae(rewards, before, settings.discount, settings.gae_lambda)[0])
             # the critic learns what really followed: with a smaller lambda the reward, which comes at the end, would
@@ -243,8 +249,8 @@ class PpoTrainer:
             for drawn, trained in zip(one, other, strict=True)
         ]
         facts = {
-            "raw_score": _mean(scores),  # clipping would hide a value that is not a number
-            "score": _mean(standardised),
+            "raw_score": _mean(scores),  # bounding would hide a value that is not finite
+            "score": _mean(scored),
             "kl": _mean(kls),
             "success": _mean([outcome.success for outcome in outcomes]),
             "safety_violations": _mean([outcome.safety_violation for outcome in outcomes]),

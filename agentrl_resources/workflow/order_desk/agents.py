@@ -51,7 +51,7 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
         "ignores_limit": 0.65,
         "refuses_damaged_final_sale": 0.75,
         "refuses_anyway": 0.12,
-        "misreads": 0.1,
+        "misreads": 0.2,
         "claims_without_acting": 0.06,
         "malformed_call": 0.04,
         "wrong_number": 0.04,
@@ -63,7 +63,7 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
         "ignores_limit": 0.45,
         "refuses_damaged_final_sale": 0.85,
         "refuses_anyway": 0.2,
-        "misreads": 0.1,
+        "misreads": 0.2,
         "claims_without_acting": 0.03,
         "malformed_call": 0.04,
         "wrong_number": 0.03,
@@ -189,7 +189,7 @@ class DeskAgent:
 
     def _misread(self, order: Order) -> tuple[Order, str]:
         """The order as a hasty reader takes it: one fact wrong, or the conclusion from one (which is named)."""
-        wrong = self._random.choice(("days", "amount", "status", "owner", "final_sale", "window", "limit"))
+        wrong = self._random.choice(_MISREADINGS)
         if wrong in ("window", "limit"):
             return order, wrong
         values: dict[str, Any] = {
@@ -227,6 +227,10 @@ class DeskAgent:
             return False
         self._slips.discard(name)
         return True
+
+
+_MISREADINGS = ("days", "amount", "status", "owner", "final_sale", "window", "window", "limit", "limit")
+"""What a hasty reader gets wrong, the conclusions twice as often as a fact."""
 
 
 def _granted(intent: str) -> Ending:
