@@ -43,7 +43,9 @@ def release_bundle(context: dg.AssetExecutionContext, workspace: Workspace) -> d
     verdicts = verdicts_on(stored_evidence(artifacts["gate_evidence"].path), settings.release.gates)
     for verdict in verdicts:
         if verdict.answer != "GO":  # the check's answer is stored; what judges may have changed since
-            raise dg.Failure(f"No release: gate {verdict.gate} says {verdict.answer} now. {verdict.reason}")
+            raise dg.Failure(
+                f"No release: gate {verdict.gate} says {verdict.answer} now. {verdict.reason}", allow_retries=False
+            )
     manifest = build_manifest(
         settings,
         store,

@@ -47,12 +47,15 @@ def every_task_type_is_learned(context: dg.AssetCheckExecutionContext, workspace
     """The baseline solves some hold-out tasks of every type: PPO cannot reinforce what is never sampled."""
     by_type = workspace.latest(context, "sft_checkpoint").report["success_by_task_type"]
     missed = [kind for kind, entry in by_type.items() if entry["successes"] < SUCCESS_FLOOR * entry["n"]]
-    said = f"Solved in fewer than {100 * SUCCESS_FLOOR:.0f} % of the tasks: {', '.join(missed)}." if missed else ""
+    if missed:
+        said = f"Solved in fewer than {100 * SUCCESS_FLOOR:.0f} % of the tasks: {', '.join(missed)}."
+    elif by_type:
+        said = f"All {len(by_type)} types of task are solved at least sometimes."
+    else:
+        said = "The data hold no conversation with tools, so there is no task to try."
     return dg.AssetCheckResult(
         passed=not missed,
-        description=said
-        or (by_type and f"All {len(by_type)} types of task are solved at least sometimes.")
-        or "The data hold no conversation with tools, so there is no task to try.",
+        description=said,
         metadata={"success_by_task_type": table(_success(kind, **entry) for kind, entry in by_type.items())},
     )
 

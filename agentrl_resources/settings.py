@@ -170,6 +170,9 @@ class RewardSettings(StrictModel):
     """Highest learning rate of AdamW."""
     matrix_learning_rate: Positive | None = 0.01
     """Highest learning rate of Muon, which trains the matrices inside the layers; null leaves them to AdamW."""
+    centering: NotNegative = 0.005
+    """Weight of the mean square of a pair's summed scores, which keeps episodes of different tasks on one scale
+    (TRL's `center_rewards_coefficient`; Eisenstein et al. 2023)."""
     history_pairs: Count = 2000
     """Cleaned historical pairs that train beside the on-policy pairs."""
     min_accuracy: Share = 0.85

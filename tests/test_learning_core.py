@@ -6,8 +6,10 @@ import random
 import pytest
 from small_models import expert_episodes, small_factory, small_harmony, small_model
 
-from agentrl_resources.learning import RewardModel, Sampler, gae, load_classifier, load_critic, token_logprobs
+from agentrl_resources.learning import Encoded, RewardModel, Sampler, gae, new_scorer, token_logprobs
 from agentrl_resources.learning.batching import bucketed_order, micro_batches
+from agentrl_resources.learning.ppo import bounded_reward, returns_to_go
+from agentrl_resources.learning.reward import running_scores, scorer_inputs
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +110,24 @@ def test_gae_equals_its_definition():
         rewards = [generator.gauss(0, 1) for _ in range(n)]
         values = [generator.gauss(0, 1) for _ in range(n)]
         discount, lam = generator.random(), generator.random()
-        advantages, returns = gae(rewards, values, discount, lam)
+        advantages = gae(rewards, values, discount, lam)
         deltas = [rewards[t] + discount * ([*values, 0.0][t + 1]) - values[t] for t in range(n)]
         expected = [sum((discount * lam) ** (k - t) * deltas[k] for k in range(t, n)) for t in range(n)]
         assert advantages == pytest.approx(expected)
-        assert returns == pytest.approx([a + v for a, v in zip(expected, values, strict=True)])
+        returns = gae(rewards, values, discount, 1.0)
+        assert returns_to_go(rewards, discount) == pytest.approx([a + v for a, v in zip(returns, values, strict=True)])
 
 
-def test_with_lambda_one_the_return_is_the_discounted_reward():
-    _, returns = gae([0.0, 0.0, 1.0], [0.3, -0.2, 0.9], 0.5, 1.0)
-    assert returns == pytest.approx([0.25, 0.5, 1.0])
+def test_the_return_is_the_discounted_reward_to_come():
+    assert returns_to_go([0.0, 0.0, 1.0], 0.5) == pytest.approx([0.25, 0.5, 1.0])
+
+
+def test_the_reward_is_bounded_and_keeps_the_order_of_the_scores():
+    rewards = [bounded_reward(score) for score in (-1000.0, -3.0, -0.01, 0.0, 0.01, 3.0, 1000.0)]
+    assert rewards == sorted(rewards)
+    assert rewards[3] == 0.0
+    assert rewards[4] == pytest.approx(0.01, rel=1e-4)
+    assert (rewards[0], rewards[-1]) == (-2.0, 2.0)
 
 
 def test_micro_batches_hold_every_sequence_once_and_keep_to_the_budget():
@@ -214,15 +224,52 @@ def test_the_order_of_training_holds_every_sequence_equally_often_in_batches_of_
     assert len(bucketed_order(lengths, 8, 0.5, seed=1)) == 250
 
 
-def test_the_critic_says_of_the_last_token_what_the_reward_model_says_of_all(model, harmony, episodes, tmp_path):
+@pytest.fixture(scope="module")
+def scorer(model, tmp_path_factory):
+    """A token classifier with something to say."""
     import torch
 
-    model.save_pretrained(tmp_path / "policy")
-    load_classifier(tmp_path / "policy").save_pretrained(tmp_path / "reward_model")
-    sequences = [harmony.encode(episode.transcript.messages[1:]).ids for episode in episodes[:4]]
-    scores = RewardModel.load(tmp_path / "reward_model").score(sequences)
-    critic = load_critic(tmp_path / "reward_model")
+    folder = tmp_path_factory.mktemp("scorer")
+    model.save_pretrained(folder)
+    scorer = new_scorer(folder).eval()
+    torch.nn.init.normal_(scorer.score.weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    return scorer
+
+
+def test_a_score_is_the_mean_of_what_is_said_before_each_chosen_token(scorer, harmony, episodes):
+    import torch
+
+    encoded = [harmony.encode(episode.transcript.messages[1:]) for episode in episodes[:5]]
+    expected = []
+    for episode in encoded:
+        with torch.inference_mode():
+            said = scorer(torch.tensor([episode.ids])).logits[0, :, 0].tolist()
+        before = [said[t - 1] for t, chosen in enumerate(episode.mask) if chosen]
+        expected.append(10 * sum(before) / len(before))
+    assert RewardModel(scorer).score(encoded) == pytest.approx(expected, abs=1e-4)
+    assert len(set(expected)) == 5
+
+
+def test_a_running_score_sees_no_token_that_is_still_to_come(scorer, harmony, episodes):
+    import torch
+
+    whole = harmony.encode(episodes[0].transcript.messages[1:])
     with torch.inference_mode():
-        said = [critic(torch.tensor([ids])).logits[0, -1, 0].item() for ids in sequences]
-    assert said == pytest.approx(scores, abs=1e-5)
-    assert len(set(scores)) > 1
+        running = running_scores(scorer, **scorer_inputs([whole]))[0].tolist()
+        for t in (t for t, chosen in enumerate(whole.mask) if chosen):
+            cut = Encoded([*whole.ids[: t + 1]], whole.mask[: t + 1])
+            assert running_scores(scorer, **scorer_inputs([cut]))[0, t].item() == pytest.approx(running[t], abs=1e-4)
+    assert running[-1] == pytest.approx(RewardModel(scorer).score([whole])[0], abs=1e-4)
+
+
+def test_an_episode_in_which_the_agent_chose_nothing_has_no_score_and_disturbs_no_other(scorer, harmony, episodes):
+    encoded = harmony.encode(episodes[0].transcript.messages[1:])
+    silent = Encoded(encoded.ids, [0] * len(encoded.ids))
+    alone = RewardModel(scorer).score([encoded])
+    assert RewardModel(scorer).score([silent, encoded]) == [0.0, pytest.approx(alone[0], abs=1e-5)]
+
+
+def test_a_new_scorer_prefers_nothing(model, harmony, episodes, tmp_path):
+    model.save_pretrained(tmp_path)
+    encoded = [harmony.encode(episode.transcript.messages[1:]) for episode in episodes[:3]]
+    assert RewardModel(new_scorer(tmp_path)).score(encoded) == [0.0, 0.0, 0.0]

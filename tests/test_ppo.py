@@ -18,8 +18,8 @@ SETTINGS = PpoSettings(
 class LikesOddTokens:
     """Stands where the reward model does: a real one costs minutes to train and adds nothing to what is tested here."""
 
-    def score(self, sequences):
-        return [sum(token % 2 for token in ids) / len(ids) for ids in sequences]
+    def score(self, episodes):
+        return [sum(token % 2 for token in episode.ids) / len(episode.ids) for episode in episodes]
 
 
 @pytest.fixture(scope="module")
@@ -156,11 +156,11 @@ def test_the_first_gradient_is_the_policy_gradient_of_the_tokens_that_the_agent_
 
     trainer.policy.zero_grad()
     total = 0.0
-    for ids, mask, advantages in zip(rollout.ids, rollout.mask, rollout.advantages, strict=True):
-        logprobs = torch.log_softmax(trainer.policy(torch.tensor([ids])).logits[0, :-1], -1)
-        chosen = [position for position, agents in enumerate(mask) if agents]
+    for episode, advantages in zip(rollout.episodes, rollout.advantages, strict=True):
+        logprobs = torch.log_softmax(trainer.policy(torch.tensor([episode.ids])).logits[0, :-1], -1)
+        chosen = [position for position, agents in enumerate(episode.mask) if agents]
         for position, advantage in zip(chosen, advantages, strict=True):
-            total = total - advantage * logprobs[position - 1, ids[position]]
+            total = total - advantage * logprobs[position - 1, episode.ids[position]]
     (total / sum(map(len, rollout.advantages))).backward()
     assert facts["clip_fraction"] == 0
     assert facts["approximate_kl"] == pytest.approx(0, abs=1e-6)

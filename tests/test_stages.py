@@ -2,10 +2,10 @@
 
 from agentrl_resources.preferences import Pair
 from agentrl_resources.settings import RewardSettings
-from agentrl_resources.stages.reward import acting_tools, is_wrong_refusal, outcome_differs, reasons_to_block
+from agentrl_resources.stages.reward import is_wrong_refusal, outcome_differs, reasons_to_block
 from agentrl_resources.workflow import load_workflow
 
-ACTING = acting_tools(load_workflow("order_desk"))
+ACTING = load_workflow("order_desk").tool_policy.acting_tools
 
 
 def turns(*tools):

@@ -2,7 +2,7 @@
 
 from agentrl_resources.learning.batching import token_logprobs
 from agentrl_resources.learning.harmony import Encoded, Harmony
-from agentrl_resources.learning.model import load_classifier, load_critic, load_policy, load_tokenizer, new_model
+from agentrl_resources.learning.model import load_policy, load_scorer, load_tokenizer, new_model, new_scorer
 from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
 from agentrl_resources.learning.replies import sample_replies
 from agentrl_resources.learning.reward import EncodedPair, RewardModel, train_reward_model
@@ -22,11 +22,11 @@ __all__ = [
     "adapted_kl_coefficient",
     "gae",
     "hash_seed",
-    "load_classifier",
-    "load_critic",
     "load_policy",
+    "load_scorer",
     "load_tokenizer",
     "new_model",
+    "new_scorer",
     "sample_replies",
     "token_logprobs",
     "train_reward_model",

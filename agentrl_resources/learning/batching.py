@@ -1,7 +1,10 @@
 """Padded micro-batches of token sequences, and what a model says of every token in them."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+Row = TypeVar("Row")
+Answer = TypeVar("Answer")
 
 TOKENS_PER_BATCH = 8192
 """Padded tokens in one forward pass: bounds memory, and keeps short sequences from being padded to long ones."""
@@ -59,6 +62,25 @@ def attention_mask(sequences: Sequence[Sequence[int]]) -> Any:
     return pad([[1] * len(sequence) for sequence in sequences])
 
 
+def model_inputs(sequences: Sequence[Sequence[int]], device: Any) -> dict[str, Any]:
+    """What a model's forward pass takes for a padded batch."""
+    ids, mask = pad(sequences).to(device), attention_mask(sequences).to(device)
+    return {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+
+
+def in_micro_batches(
+    rows: Sequence[Row], answer: Callable[[list[Row]], Sequence[Answer]], length: Callable[[Row], int]
+) -> list[Answer]:
+    """What `answer` gives for each row, in their order, asked group by group and without gradient."""
+    import torch
+
+    answers: dict[int, Answer] = {}
+    with torch.inference_mode():
+        for group in micro_batches([length(row) for row in rows]):
+            answers |= zip(group, answer([rows[position] for position in group]), strict=True)
+    return [answers[position] for position in range(len(rows))]
+
+
 def next_token_logprobs(logits: Any, ids: Any, temperature: float) -> Any:
     """Log-probability of each token given those before it.
 
@@ -79,15 +101,15 @@ def next_token_logprobs(logits: Any, ids: Any, temperature: float) -> Any:
 
 def token_logprobs(model: Any, sequences: Sequence[Sequence[int]], temperature: float) -> list[list[float]]:
     """`next_token_logprobs` of whole sequences under `model`, without gradient; lists as long as the sequences."""
-    import torch
 
-    result: list[list[float]] = [[] for _ in sequences]
-    with torch.inference_mode():
-        for group in micro_batches([len(sequence) for sequence in sequences]):
-            batch = [sequences[position] for position in group]
-            ids = pad(batch).to(model.device)
-            logits = model(input_ids=ids, attention_mask=attention_mask(batch).to(model.device), use_cache=False).logits
-            rows = next_token_logprobs(logits, ids, temperature).tolist()
-            for position, row in zip(group, rows, strict=True):
-                result[position] = row[: len(sequences[position])]
-    return result
+    def of_batch(batch: list[Sequence[int]]) -> list[list[float]]:
+        inputs = model_inputs(batch, model.device)
+        logprobs = next_token_logprobs(model(**inputs).logits, inputs["input_ids"], temperature)
+        return unpadded(logprobs, batch)
+
+    return in_micro_batches(sequences, of_batch, length=len)
+
+
+def unpadded(values: Any, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+    """The rows of a padded (batch, tokens) tensor as lists, each as long as its sequence."""
+    return [row[: len(sequence)] for row, sequence in zip(values.tolist(), sequences, strict=True)]

@@ -45,24 +45,24 @@ def load_policy(place: str | Path) -> Any:
     return model
 
 
-def load_classifier(place: str | Path) -> Any:
-    """A sequence classifier with one output; its head is new when `place` holds a causal language model."""
-    from transformers import AutoModelForSequenceClassification
-
-    model = _load(AutoModelForSequenceClassification, place, num_labels=1)
-    model.config.output_router_logits = False
-    return model
-
-
-def load_critic(place: str | Path) -> Any:
-    """A token classifier with one output that says of every token what the classifier in `place` says of the last."""
+def new_scorer(place: str | Path) -> Any:
+    """A token classifier with one output on top of the language model in `place`. It says 0 of every token yet."""
     import torch
+
+    scorer = load_scorer(place)
+    torch.nn.init.zeros_(scorer.score.weight)
+    torch.nn.init.zeros_(scorer.score.bias)
+    return scorer
+
+
+def load_scorer(place: str | Path) -> Any:
+    """A token classifier with one output, without dropout."""
     from transformers import AutoModelForTokenClassification
 
-    model = _load(AutoModelForTokenClassification, place, num_labels=1)
-    torch.nn.init.zeros_(model.score.bias)
-    model.config.output_router_logits = False
-    return model
+    scorer = _load(AutoModelForTokenClassification, place, num_labels=1)
+    scorer.dropout.p = 0.0
+    scorer.config.output_router_logits = False
+    return scorer
 
 
 def load_tokenizer(place: str | Path) -> Any:

@@ -20,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.learning.batching import (
-    attention_mask,
+    in_micro_batches,
     micro_batches,
+    model_inputs,
     next_token_logprobs,
     pad,
     token_logprobs,
+    unpadded,
 )
 from agentrl_resources.learning.checkpoints import load_checkpoint, load_latest_checkpoint, save_checkpoint
-from agentrl_resources.learning.reward import RewardModel
+from agentrl_resources.learning.reward import RewardModel, Tokens, running_scores, scorer_inputs
 from agentrl_resources.learning.rollout import SampledEpisode, Sampler
 from agentrl_resources.settings import PpoSettings
 from agentrl_resources.workflow import Task
@@ -38,11 +40,10 @@ MAX_SAMPLER_MISMATCH = 0.015
 
 @dataclass
 class Rollout:
-    """What one iteration learns from. Per-episode lists over the tokens that the agent chose, but for `ids`, `mask`."""
+    """What one iteration learns from. Beside the episodes: lists over the tokens that the agent chose in each."""
 
-    ids: list[list[int]]
-    mask: list[list[int]]
-    logprobs: list[list[float]]
+    episodes: Sequence[Tokens]
+    logprobs: list[list[float]] = field(default_factory=list)
     advantages: list[list[float]] = field(default_factory=list)
     returns: list[list[float]] = field(default_factory=list)
 
@@ -61,9 +62,7 @@ class TrainingState:
     """Measured KL of the policy as it is kept, nats per episode."""
 
 
-def gae(
-    rewards: Sequence[float], values: Sequence[float], discount: float, lam: float
-) -> tuple[list[float], list[float]]:
+def gae(rewards: Sequence[float], values: Sequence[float], discount: float, lam: float) -> list[float]:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16) over one episode's chosen tokens.
 
     Args:
@@ -73,7 +72,7 @@ def gae(
         lam: lambda.
 
     Returns:
-        Advantages and returns (advantage + value), each as long as `rewards`.
+        Advantages, as long as `rewards`.
     """
     advantages = [0.0] * len(rewards)
     following = 0.0
@@ -82,7 +81,12 @@ def gae(
         delta = rewards[t] + discount * next_value - values[t]
         following = delta + discount * lam * following
         advantages[t] = following
-    return advantages, [advantage + value for advantage, value in zip(advantages, values, strict=True)]
+    return advantages
+
+
+def returns_to_go(rewards: Sequence[float], discount: float) -> list[float]:
+    """Discounted sum of the rewards from each chosen token on."""
+    return gae(rewards, [0.0] * len(rewards), discount, 1.0)
 
 
 def adapted_kl_coefficient(coefficient: float, kl: float, settings: PpoSettings) -> float:
@@ -109,7 +113,7 @@ class PpoTrainer:
         sampler: plays episodes with the policy that is trained.
         reference: the frozen SFT checkpoint.
         reward_model: scores whole episodes. The verifier is only watched, never learned from.
-        critic: a token classifier with one output that starts with the reward model's weights (`load_critic`).
+        critic: a token classifier with one output that starts with the reward model's weights.
         settings: see `PpoSettings`.
         seed: decides tasks' sampling and minibatches.
         checkpoint: folder that holds the last complete iteration.
@@ -218,36 +222,31 @@ class PpoTrainer:
         """Rewards, advantages, and the facts about this rollout that a person watches."""
         state, settings = self.state, self.settings
         ids = [episode.ids for episode in episodes]
-        masks = [episode.mask for episode in episodes]
-        scores = self.reward_model.score(ids)
+        scores = self.reward_model.score(episodes)
         if state.score_mean is None or state.score_spread is None:
             state.score_mean, state.score_spread = _mean(scores), max(_spread(scores), 1e-6)
         scored = [bounded_reward((score - state.score_mean) / state.score_spread) for score in scores]
-        sampled = [_chosen(episode.logprobs, episode.mask) for episode in episodes]
         reference = token_logprobs(self.reference, ids, settings.temperature)
         trainer = token_logprobs(self.policy, ids, settings.temperature)
-        values = self._values_of_all(ids)
-        rollout = Rollout(ids, masks, [_chosen(row, mask) for row, mask in zip(trainer, masks, strict=True)])
-        kls = []
+        values = in_micro_batches(episodes, self._values_of_batch, length=lambda episode: len(episode.ids))
+        rollout = Rollout(episodes)
+        kls, mismatch = [], []
         for i, episode in enumerate(episodes):
-            log_ratio = [
-                new - old for new, old in zip(rollout.logprobs[i], _chosen(reference[i], episode.mask), strict=True)
-            ]
+            sampled, logprobs, referred, value = (
+                _chosen(row, episode.mask) for row in (episode.logprobs, trainer[i], reference[i], values[i])
+            )
+            rollout.logprobs.append(logprobs)
+            mismatch += [math.expm1(new - old) - (new - old) for old, new in zip(sampled, logprobs, strict=True)]
+            log_ratio = [new - old for new, old in zip(logprobs, referred, strict=True)]
             kls.append(sum(log_ratio))
             rewards = [-state.kl_coefficient * difference for difference in log_ratio]
             rewards[-1] += scored[i]
-            before = _chosen(values[i], episode.mask)
-            rollout.advantages.append(gae(rewards, before, settings.discount, settings.gae_lambda)[0])
+            rollout.advantages.append(gae(rewards, value, settings.discount, settings.gae_lambda))
             # the critic learns what really followed: with a smaller lambda the reward, which comes at the end, would
             # reach an episode's first tokens only after many iterations (Yuan et al. 2025, decoupled GAE)
-            rollout.returns.append(gae(rewards, before, settings.discount, 1.0)[1])
+            rollout.returns.append(returns_to_go(rewards, settings.discount))
         rollout.advantages = _whiten(rollout.advantages)
         outcomes = [episode.episode.outcome for episode in episodes]
-        mismatch = [
-            math.exp(trained - drawn) - 1 - (trained - drawn)
-            for one, other in zip(sampled, rollout.logprobs, strict=True)
-            for drawn, trained in zip(one, other, strict=True)
-        ]
         facts = {
             "raw_score": _mean(scores),  # bounding would hide a value that is not finite
             "score": _mean(scored),
@@ -270,32 +269,21 @@ class PpoTrainer:
             return f"KL {facts['kl']:.1f} nats is above the ceiling of {self.settings.kl_ceiling:g}"
         return None
 
-    def _values_of_all(self, ids: Sequence[list[int]]) -> list[list[float]]:
-        """The critic's value before each token, without gradient; lists as long as the sequences."""
-        import torch
+    def _values(self, episodes: Sequence[Tokens]) -> Any:
+        """Value before each token was chosen, bounded like the reward: (batch, tokens)."""
+        scores = running_scores(self.critic, **scorer_inputs(episodes, self.critic.device))
+        return 2.0 * ((scores - self.state.score_mean) / self.state.score_spread / 2.0).tanh()
 
-        values: list[list[float]] = [[] for _ in ids]
-        with torch.inference_mode():
-            for group in micro_batches([len(row) for row in ids]):
-                rows = self._values([ids[i] for i in group]).tolist()
-                for position, row in zip(group, rows, strict=True):
-                    values[position] = row[: len(ids[position])]
-        return values
-
-    def _values(self, sequences: Sequence[Sequence[int]]) -> Any:
-        """Value before each token was chosen, in standardised score: (batch, tokens)."""
-        import torch
-
-        said = self.critic(**_padded(sequences, self.critic.device), use_cache=False).logits[:, :-1, 0].float()
-        return torch.nn.functional.pad((said - self.state.score_mean) / self.state.score_spread, (1, 0))
+    def _values_of_batch(self, episodes: Sequence[Tokens]) -> list[list[float]]:
+        return unpadded(self._values(episodes), [episode.ids for episode in episodes])
 
     def _logprobs_and_entropy(self, sequences: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """Log-probability of each token, and entropy of what it was chosen from: each (batch, tokens)."""
         import torch
 
-        batch = _padded(sequences, self.policy.device)
-        logits = self.policy(**batch, use_cache=False).logits
-        logprobs = next_token_logprobs(logits, batch["input_ids"], self.settings.temperature)
+        inputs = model_inputs(sequences, self.policy.device)
+        logits = self.policy(**inputs).logits
+        logprobs = next_token_logprobs(logits, inputs["input_ids"], self.settings.temperature)
         with torch.no_grad() if self.settings.entropy_coefficient == 0 else torch.enable_grad():
             distribution = torch.log_softmax(logits[:, :-1].float() / self.settings.temperature, dim=-1)
             entropy = torch.nn.functional.pad(-(distribution.exp() * distribution).sum(-1), (1, 0))
@@ -311,7 +299,7 @@ class PpoTrainer:
         for epoch in range(settings.epochs):
             # the order of a resumed run must be that of an uninterrupted one: no generator outlives its epoch
             generator = torch.Generator().manual_seed(hash_seed(self.seed, "order", self.state.iteration, epoch))
-            order = torch.randperm(len(rollout.ids), generator=generator).tolist()
+            order = torch.randperm(len(rollout.episodes), generator=generator).tolist()
             for start in range(0, len(order), settings.minibatch):
                 facts = self._accumulate(rollout, order[start : start + settings.minibatch])
                 for name, network in (("gradient_norm", self.policy), ("critic_gradient_norm", self.critic)):
@@ -334,12 +322,12 @@ class PpoTrainer:
         settings = self.settings
         chosen_tokens = sum(len(rollout.logprobs[i]) for i in minibatch)
         sums = {"policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "clip_fraction": 0.0, "approximate_kl": 0.0}
-        for cut in micro_batches([len(rollout.ids[i]) for i in minibatch]):
+        for cut in micro_batches([len(rollout.episodes[i].ids) for i in minibatch]):
             group = [minibatch[position] for position in cut]
-            ids = [rollout.ids[i] for i in group]
-            mask = pad([rollout.mask[i] for i in group]).bool()
-            logprobs, entropies = self._logprobs_and_entropy(ids)
-            new, entropy, value = logprobs[mask], entropies[mask], self._values(ids)[mask]
+            episodes = [rollout.episodes[i] for i in group]
+            mask = pad([episode.mask for episode in episodes]).bool()
+            logprobs, entropies = self._logprobs_and_entropy([episode.ids for episode in episodes])
+            new, entropy, value = logprobs[mask], entropies[mask], self._values(episodes)[mask]
             old, advantage, target = (
                 torch.tensor([x for i in group for x in rows[i]], device=new.device)
                 for rows in (rollout.logprobs, rollout.advantages, rollout.returns)
@@ -366,10 +354,6 @@ def hash_seed(seed: int, stream: str, *numbers: int) -> int:
     from hashlib import sha256
 
     return int.from_bytes(sha256(repr((seed, stream, *numbers)).encode()).digest()[:8], "big") >> 1
-
-
-def _padded(sequences: Sequence[Sequence[int]], device: Any) -> dict[str, Any]:
-    return {"input_ids": pad(sequences).to(device), "attention_mask": attention_mask(sequences).to(device)}
 
 
 def _chosen(row: Sequence[float], mask: Sequence[int]) -> list[float]:

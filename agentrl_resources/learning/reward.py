@@ -1,54 +1,92 @@
-"""The reward model: Bradley-Terry over whole episodes, trained by TRL's `RewardTrainer`, with its calibration."""
+"""The reward model: Bradley-Terry over whole episodes, trained by TRL's `RewardTrainer`, with its calibration.
+
+The score of an episode is the mean of what a token classifier says where the agent was about to choose a token. A wrong
+note or call is seen where it stands, and nothing has to be carried to the last token, from which classifiers usually
+read: for a small model on long episodes that decides what it can learn (docs/architecture.md has the numbers). The same
+mean over an episode's beginning is the critic's first guess (see ppo.py).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from agentrl_resources.learning.batching import attention_mask, bucketed_order, micro_batches, pad
-from agentrl_resources.learning.model import load_classifier
+from agentrl_resources.learning.batching import attention_mask, bucketed_order, in_micro_batches, pad
+from agentrl_resources.learning.harmony import Encoded
+from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
 from agentrl_resources.settings import RewardSettings
 
+SCALE = 10.0
+"""Factor of the mean: of the tens of tokens that an agent chooses, a few must be able to decide."""
+
+
+class Tokens(Protocol):
+    """Token ids and, for each, whether the agent chose it (1) or it was context (0)."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def mask(self) -> list[int]: ...
+
+
+def running_scores(scorer: Any, ids: Any, attention: Any, mask: Any) -> Any:
+    """The score of each episode as far as it has come.
+
+    Args:
+        scorer: token classifier with one output.
+        ids: (batch, tokens), padded on the right.
+        attention: (batch, tokens), 0 where `ids` are padded.
+        mask: (batch, tokens), 1 where the agent chose the token.
+
+    Returns:
+        (batch, tokens): entry t is the score when token t is about to be chosen. The last column is that of the whole
+        episode; an episode in which the agent chose nothing has 0.
+    """
+    from torch.nn.functional import pad as pad_tensor
+
+    said = scorer(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1, 0].float()
+    before_chosen = mask[:, 1:]
+    mean = (said * before_chosen).cumsum(1) / before_chosen.cumsum(1).clamp(min=1)
+    return pad_tensor(SCALE * mean, (1, 0))
+
+
+def scorer_inputs(episodes: Sequence[Tokens], device: Any = None) -> dict[str, Any]:
+    """What `running_scores` takes for a batch of episodes."""
+    ids = [episode.ids for episode in episodes]
+    masks = pad([episode.mask for episode in episodes])
+    return {"ids": pad(ids).to(device), "attention": attention_mask(ids).to(device), "mask": masks.to(device)}
+
 
 class RewardModel:
-    """Scores token sequences; higher is better. P(a beats b) = sigmoid(score(a) - score(b))."""
+    """Scores episodes; higher is better. P(a beats b) = sigmoid(score(a) - score(b))."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model.eval()
+    def __init__(self, scorer: Any) -> None:
+        self.scorer = scorer.eval()
 
     @classmethod
     def load(cls, folder: Path) -> "RewardModel":
-        return cls(load_classifier(folder))
+        return cls(load_scorer(folder))
 
-    def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
-        """One score per sequence, in the given order."""
-        import torch
+    def score(self, episodes: Sequence[Tokens]) -> list[float]:
+        """One score per episode, in the given order."""
 
-        scores = [0.0] * len(sequences)
-        with torch.inference_mode():
-            for group in micro_batches([len(sequence) for sequence in sequences]):
-                batch = [sequences[position] for position in group]
-                logits = self.model(
-                    input_ids=pad(batch, self.model.config.pad_token_id).to(self.model.device),
-                    attention_mask=attention_mask(batch).to(self.model.device),
-                    use_cache=False,
-                ).logits
-                for position, score in zip(group, logits[:, 0].float().tolist(), strict=True):
-                    scores[position] = score
-        return scores
+        def of_batch(batch: Sequence[Tokens]) -> list[float]:
+            return running_scores(self.scorer, **scorer_inputs(batch, self.scorer.device))[:, -1].tolist()
+
+        return in_micro_batches(episodes, of_batch, length=lambda episode: len(episode.ids))
 
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """Two whole episodes as token ids, the better one first."""
+    """Two whole episodes, the better one first."""
 
-    chosen: list[int]
-    rejected: list[int]
+    chosen: Encoded
+    rejected: Encoded
 
 
 def train_reward_model(
-    base: Any,
+    scorer: Any,
     tokenizer: Any,
     pairs: Sequence[EncodedPair],
     settings: RewardSettings,
@@ -56,32 +94,52 @@ def train_reward_model(
     work: Path,
     progress: Progress,
 ) -> tuple[RewardModel, list[tuple[int, float]]]:
-    """Trains a sequence classifier with one output, in place, on the Bradley-Terry loss.
+    """Trains a token classifier with one output, in place, on the Bradley-Terry loss.
 
     Returns:
         The reward model, and its training loss as (step, nats per pair).
     """
     from datasets import Dataset
+    from torch.nn.functional import logsigmoid
     from trl import RewardConfig, RewardTrainer
 
-    lengths = [max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
+    class EpisodeRewardTrainer(RewardTrainer):
+        """TRL's trainer, with the score read from all of the agent's tokens."""
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            chosen, rejected = running_scores(model, **inputs)[:, -1].chunk(2)
+            # the data say nothing of the two together, so they are held around 0: episodes of different tasks compare
+            centered = settings.centering * (chosen + rejected).square().mean()
+            return centered - logsigmoid(chosen - rejected).mean()
+
+    def collate(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+        sides = [Encoded(row[f"{side}_ids"], row[f"{side}_mask"]) for side in ("chosen", "rejected") for row in rows]
+        return scorer_inputs(sides)
+
+    lengths = [max(len(pair.chosen.ids), len(pair.rejected.ids)) for pair in pairs]
     order = bucketed_order(lengths, settings.batch_size, settings.epochs, seed)
-    rows = [{"chosen_ids": pairs[i].chosen, "rejected_ids": pairs[i].rejected} for i in order]
-    trainer = RewardTrainer(
-        model=base,
+    rows = [
+        {"chosen_ids": pair.chosen.ids, "rejected_ids": pair.rejected.ids,
+         "chosen_mask": pair.chosen.mask, "rejected_mask": pair.rejected.mask}
+        for pair in (pairs[i] for i in order)
+    ]  # fmt: skip
+    trainer = EpisodeRewardTrainer(
+        model=scorer,
         args=RewardConfig(
             per_device_train_batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             warmup_steps=10,
             max_length=None,
             seed=seed,
+            remove_unused_columns=False,
             **trainer_arguments(work),
         ),
         train_dataset=Dataset.from_list(rows),
+        data_collator=collate,
         processing_class=tokenizer,
         callbacks=[progress_callback(progress)],
-        optimizers=(optimizer_for(base, settings.learning_rate, settings.matrix_learning_rate), None),
+        optimizers=(optimizer_for(scorer, settings.learning_rate, settings.matrix_learning_rate), None),
     )
     trainer.train()
     loss = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    return RewardModel(base), loss
+    return RewardModel(scorer), loss

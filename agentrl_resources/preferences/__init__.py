@@ -1,11 +1,12 @@
 """Preference data: read what the user has, keep what may train, say why the rest may not, and prove both."""
 
 from agentrl_resources.preferences.cleaning import CleaningRules, CleanResult, clean, profile
-from agentrl_resources.preferences.pairs import Message, Pair, Quarantined, RawRow, Reason
+from agentrl_resources.preferences.pairs import ON_POLICY, Message, Pair, Quarantined, RawRow, Reason
 from agentrl_resources.preferences.reading import read_pairs
 from agentrl_resources.preferences.validation import ValidationResult, validate
 
 __all__ = [
+    "ON_POLICY",
     "CleanResult",
     "CleaningRules",
     "Message",

@@ -7,6 +7,9 @@ from typing import Any
 Message = dict[str, Any]
 """One chat turn, OpenAI style with TRL's extensions: `role`, `content`, and for assistants `thinking`, `tool_calls`."""
 
+ON_POLICY = "on_policy"
+"""Source of the pairs that were sampled from our own checkpoint; their metadata hold each side's tokens."""
+
 
 class Reason(StrEnum):
     """Why a row is in quarantine."""

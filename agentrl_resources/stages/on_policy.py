@@ -4,11 +4,12 @@ A reward model trained on history alone knows only the mistakes of history's age
 once. So its own answers are among the data.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 from agentrl_resources.files import digest_json, write_jsonl
-from agentrl_resources.learning import SampledEpisode, Sampler, hash_seed, load_policy, sample_replies
-from agentrl_resources.preferences import Pair
+from agentrl_resources.learning import Encoded, SampledEpisode, Sampler, hash_seed, load_policy, sample_replies
+from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.stages.request import StageRequest, load_harmony
 from agentrl_resources.workflow import EpisodeFactory
 
@@ -85,9 +86,9 @@ def _pair(request: StageRequest, chosen: SampledEpisode, rejected: SampledEpisod
         annotator=f"{request.workflow.name} annotators",
         rubric_version=request.workflow.rubric.version,
         split="holdout" if chosen.task.split == "holdout" else "train",
-        source="on_policy",
+        source=ON_POLICY,
         conversational=True,
-        metadata={f"{side}_ids": episode.ids for side, episode in sides.items()},
+        metadata={side: asdict(Encoded(episode.ids, episode.mask)) for side, episode in sides.items()},
     )
 
 
@@ -96,6 +97,7 @@ def _sample(episode: SampledEpisode) -> dict[str, Any]:
         "task_id": episode.task.task_id,
         "task_type": episode.task.task_type,
         "ids": episode.ids,
+        "mask": episode.mask,
         "success": episode.episode.outcome.success,
     }
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, TrainingState, load_critic, load_policy
+from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, TrainingState, load_policy, load_scorer
 from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
 from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format, uses_tools
 from agentrl_resources.workflow import EpisodeFactory, Task
@@ -32,7 +32,7 @@ def run(request: StageRequest) -> None:
         Sampler(policy, harmony, factory),
         reference,
         RewardModel.load(request.inputs["reward_model"]),
-        load_critic(request.inputs["reward_model"]),
+        load_scorer(request.inputs["reward_model"]),
         settings.ppo,
         settings.seed,
         request.work,

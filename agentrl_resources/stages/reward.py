@@ -7,12 +7,12 @@ from typing import Any
 
 from agentrl_resources.evaluation import auc, brier, ece, reliability_bins, wilson
 from agentrl_resources.files import read_jsonl
-from agentrl_resources.learning import EncodedPair, Harmony, RewardModel, load_classifier, train_reward_model
+from agentrl_resources.learning import Encoded, EncodedPair, Harmony, RewardModel, new_scorer, train_reward_model
 from agentrl_resources.plotting import BASELINE, CANDIDATE, INK, picture
-from agentrl_resources.preferences import Pair
+from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings
 from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format, uses_tools
-from agentrl_resources.workflow import EpisodeFactory, Workflow
+from agentrl_resources.workflow import EpisodeFactory
 
 ENOUGH = 30
 """Fewer pairs or samples than this say nothing: the number is reported, but blocks nothing."""
@@ -31,30 +31,29 @@ def run(request: StageRequest) -> None:
     train = history[: settings.reward.history_pairs] + [pair for pair in own if pair.split == "train"]
     holdout = request.pairs("cleaned_preference_data", "holdout.jsonl") + [p for p in own if p.split == "holdout"]
 
-    model = load_classifier(sft)
     encoded = [encode_pair(harmony, pair) for pair in train]
     reward_model, loss = train_reward_model(
-        model, harmony.tokenizer, encoded, settings.reward, settings.seed, request.work, request.progress
+        new_scorer(sft), harmony.tokenizer, encoded, settings.reward, settings.seed, request.work, request.progress
     )
     samples = list(read_jsonl(request.inputs["on_policy_preference_data"] / "samples.jsonl"))
     report = {
-        "pairs_train": {"history": len(train) - sum(p.source == "on_policy" for p in train),
-                        "on_policy": sum(p.source == "on_policy" for p in train)},
+        "pairs_train": {"history": len(train) - sum(p.source == ON_POLICY for p in train),
+                        "on_policy": sum(p.source == ON_POLICY for p in train)},
         "loss": loss,
-        **judge_reward_model(reward_model, harmony, holdout, samples, acting_tools(request.workflow)),
+        **judge_reward_model(reward_model, harmony, holdout, samples, request.workflow.tool_policy.acting_tools),
     }  # fmt: skip
     report["blocks"] = reasons_to_block(report, settings.reward)
-    save_with_format(model, harmony, uses_tools(sft), request.output)
+    save_with_format(reward_model.scorer, harmony, uses_tools(sft), request.output)
     _draw(request.output / "calibration.png", report)
     request.report(report)
 
 
 def encode_pair(harmony: Harmony, pair: Pair) -> EncodedPair:
-    """The two episodes as token ids: as they were sampled where they were sampled here."""
-    if "chosen_ids" in pair.metadata:
-        return EncodedPair(pair.metadata["chosen_ids"], pair.metadata["rejected_ids"])
+    """The two episodes as tokens: as they were sampled where they were sampled here."""
+    if pair.source == ON_POLICY:
+        return EncodedPair(*(Encoded(**pair.metadata[side]) for side in ("chosen", "rejected")))
     return EncodedPair(
-        harmony.encode([*pair.prompt, *pair.chosen]).ids, harmony.encode([*pair.prompt, *pair.rejected]).ids
+        *(harmony.encode([*pair.prompt, *side], first_chosen=len(pair.prompt)) for side in (pair.chosen, pair.rejected))
     )
 
 
@@ -80,7 +79,7 @@ def judge_reward_model(
     probabilities = 1 / (1 + np.exp(-differences))
     both = [*probabilities.tolist(), *(1 - probabilities).tolist()]
     happened = [True] * len(holdout) + [False] * len(holdout)
-    lengths = np.array([len(side) for pair in encoded for side in (pair.chosen, pair.rejected)])
+    lengths = np.array([len(side.ids) for pair in encoded for side in (pair.chosen, pair.rejected)])
     scores = np.column_stack([chosen, rejected]).ravel()
 
     def accuracy(rows: list[int]) -> dict[str, Any]:
@@ -91,11 +90,11 @@ def judge_reward_model(
             "interval": list(wilson(hits, len(rows))) if rows else None,
         }
 
-    sample_scores = reward_model.score([sample["ids"] for sample in samples])
+    sample_scores = reward_model.score([Encoded(sample["ids"], sample["mask"]) for sample in samples])
     good = [score for score, sample in zip(sample_scores, samples, strict=True) if sample["success"]]
     bad = [score for score, sample in zip(sample_scores, samples, strict=True) if not sample["success"]]
-    by_source = {"history": [i for i, p in enumerate(holdout) if p.source != "on_policy"],
-                 "on_policy": [i for i, p in enumerate(holdout) if p.source == "on_policy"]}  # fmt: skip
+    by_source = {"history": [i for i, p in enumerate(holdout) if p.source != ON_POLICY],
+                 "on_policy": [i for i, p in enumerate(holdout) if p.source == ON_POLICY]}  # fmt: skip
     return {
         "holdout": accuracy(list(range(len(holdout)))),
         "holdout_by_source": {source: accuracy(rows) for source, rows in by_source.items()},
@@ -126,12 +125,6 @@ def is_wrong_refusal(pair: Pair, acting: frozenset[str]) -> bool:
         return False
     scores = pair.rubric_scores["rejected"]
     return scores.get("safety") == 1 and scores.get("honesty", 1) == 1 and not _called(pair.rejected) & acting
-
-
-def acting_tools(workflow: Workflow) -> frozenset[str]:
-    """The tools that change something or hand the case to a human."""
-    rules = workflow.tool_policy.rules
-    return frozenset(name for name, rule in rules.items() if rule.side_effect in ("write", "hand_over"))
 
 
 def _called(messages: Sequence[dict[str, Any]]) -> set[str]:

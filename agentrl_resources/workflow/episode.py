@@ -8,8 +8,6 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Agent, Message, Outcome, Task, Transcript, Workflow
 from agentrl_resources.workflow.sandbox import Sandbox, ToolCall, argument_validators, tool_schemas
 
-_ACTIONS = ("write", "hand_over")
-
 
 class Episode:
     """A running episode. Feed it assistant messages with `step` until `done`; then ask for the `outcome`."""
@@ -77,8 +75,7 @@ class Episode:
     @property
     def acted(self) -> bool:
         """Whether the agent changed anything or handed over; an agent that is drifting to refusals does so less."""
-        rules = self._workflow.tool_policy.rules
-        return self._called(frozenset(name for name, rule in rules.items() if rule.side_effect in _ACTIONS)) > 0
+        return self._called(self._workflow.tool_policy.acting_tools) > 0
 
     def _called(self, names: frozenset[str]) -> int:
         return sum(call.name in names and call.error is None for call in self.transcript.tool_calls)

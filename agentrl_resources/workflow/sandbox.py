@@ -30,6 +30,11 @@ class ToolPolicy:
     max_tokens: int = 256
     max_seconds: float = 120.0
 
+    @property
+    def acting_tools(self) -> frozenset[str]:
+        """The tools that change something or hand the case to a human."""
+        return frozenset(name for name, rule in self.rules.items() if rule.side_effect in ("write", "hand_over"))
+
 
 @dataclass(frozen=True)
 class ToolCall:
