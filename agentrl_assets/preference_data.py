@@ -83,7 +83,7 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
     owners=["team:ml"],
     kinds={"pytorch", "jsonl"},
     deps=["cleaned_preference_data", "sft_checkpoint", "rubric"],
-    code_version=code_version(1, "on_policy", "seed", "evaluation.concurrency", workflow=True),
+    code_version=code_version(2, "on_policy", "seed", "evaluation.concurrency", workflow=True),
     pool="training",
 )
 def on_policy_preference_data(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:

@@ -187,7 +187,7 @@ class RewardSettings(StrictModel):
 class PpoSettings(StrictModel):
     """PPO with an explicit KL penalty to the frozen SFT checkpoint."""
 
-    iterations: Count = 8
+    iterations: Count = 10
     """Rounds of rollout and update."""
     episodes: Count = 192
     """Episodes in a rollout."""
@@ -209,11 +209,11 @@ class PpoSettings(StrictModel):
     """Discount for each token that the agent chose."""
     entropy_coefficient: NotNegative = 0.0
     """Weight of the entropy bonus."""
-    kl_target: Positive = 0.5
+    kl_target: Positive = 0.8
     """KL to the SFT checkpoint that the coefficient steers to, in nats per episode."""
-    kl_coefficient: NotNegative = 0.2
+    kl_coefficient: NotNegative = 0.1
     """First KL coefficient, in reward per nat."""
-    kl_coefficient_floor: NotNegative = 0.1
+    kl_coefficient_floor: NotNegative = 0.05
     """The KL coefficient never goes below this."""
     kl_ceiling: Positive = 20.0
     """Training stops above this KL, in nats per episode."""
