@@ -79,8 +79,8 @@ def success_followed_the_reward(context: dg.AssetCheckExecutionContext, workspac
     return dg.AssetCheckResult(
         passed=gained["score"] <= 0 or gained["success"] >= 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"From the first {ends} to the last {ends} rollouts, reward changed by {gained['score']:+.2f} "
-        f"standard deviations and true success by {100 * gained['success']:+.1f} points.",
+        description=f"From the first {ends} to the last {ends} rollouts, the reward (-2 to 2) changed by "
+        f"{gained['score']:+.2f} and true success by {100 * gained['success']:+.1f} points.",
         metadata=gained,
     )
 

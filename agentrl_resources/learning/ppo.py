@@ -2,9 +2,9 @@
 
 One file, top to bottom. An iteration is: roll out the policy, score whole episodes with the reward model, subtract the
 per-token KL, estimate advantages with GAE over the tokens that the agent chose, and take clipped steps. The critic is a
-network of its own that starts as the reward model, read at every token (Ouyang et al. 2022): what it learns does not
-disturb the policy, and it knows from the start what the reward depends on. What this file takes care of, because
-it is what goes wrong elsewhere:
+network of its own that starts as the reward model, read over each episode's beginning (Ouyang et al. 2022): what it
+learns does not disturb the policy, and it knows from the start what the reward depends on. What this file takes care
+of, because it is what goes wrong elsewhere:
 
 - token in, token out: the update sees the ids, the mask and the log-probabilities of the rollout, never text;
 - the trainer's log-probabilities are computed independently of the sampler's and compared before they are used;

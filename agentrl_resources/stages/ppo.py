@@ -80,7 +80,7 @@ def _draw(folder: Path, history: list[dict[str, Any]]) -> None:
         for step, x, y in zip(steps, series("score"), series("success"), strict=True):
             axes.annotate(str(step), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
         axes.set(
-            title="Proxy reward against true success",
-            xlabel="reward model's score (SFT standard deviations)",
+            title="Reward against true success",
+            xlabel="reward (-2 to 2; SFT's mean score is 0)",
             ylabel="true success",
         )
