@@ -36,6 +36,7 @@ class Habits:
     ignores_limit: bool = False
     refuses_damaged_final_sale: bool = False
     refuses_anyway: bool = False
+    hands_over_anyway: bool = False
     misreads: bool = False
     claims_without_acting: bool = False
     malformed_call: bool = False
@@ -43,14 +44,15 @@ class Habits:
     looks_up_twice: bool = False
 
 
-SHARED_HABITS = ("skips_owner_check", "gives_in", "ignores_limit", "refuses_damaged_final_sale")
+SHARED_HABITS = ("skips_owner_check", "gives_in", "ignores_limit")
 PROFILES: Mapping[str, Mapping[str, float]] = {
     "hurried": {
         "skips_owner_check": 0.85,
         "gives_in": 0.65,
         "ignores_limit": 0.65,
-        "refuses_damaged_final_sale": 0.55,
+        "refuses_damaged_final_sale": 0.4,
         "refuses_anyway": 0.12,
+        "hands_over_anyway": 0.1,
         "misreads": 0.2,
         "claims_without_acting": 0.06,
         "malformed_call": 0.04,
@@ -61,8 +63,9 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
         "skips_owner_check": 0.6,
         "gives_in": 0.4,
         "ignores_limit": 0.45,
-        "refuses_damaged_final_sale": 0.65,
+        "refuses_damaged_final_sale": 0.4,
         "refuses_anyway": 0.2,
+        "hands_over_anyway": 0.2,
         "misreads": 0.2,
         "claims_without_acting": 0.03,
         "malformed_call": 0.04,
@@ -163,7 +166,7 @@ class DeskAgent:
             if order["final_sale"] and (intent == "refund" or habits.refuses_damaged_final_sale):
                 return REFUSAL, "final_sale"
             within = (order["days"] <= WINDOW_DAYS) != (misjudged == "window")
-            over = (order["amount"] > HUMAN_LIMIT) != (misjudged == "limit")
+            over = (order["amount"] > HUMAN_LIMIT) != (misjudged == "limit") or habits.hands_over_anyway
             self._facts += f", {order['days']} days {'within' if within else 'past'} {WINDOW_DAYS}"
             if within:
                 self._facts += f", {order['amount']} EUR {'above' if over else 'below'} limit"

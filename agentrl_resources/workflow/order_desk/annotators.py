@@ -22,7 +22,7 @@ SCORED_SHARE = 0.4
 JUDGEMENT_SPREAD = 0.01
 """Standard deviation of an annotator's judgement of a run's quality (0..1)."""
 TIE_MARGIN = 0.015
-SAME_AGENT_SHARE = 0.75
+SAME_AGENT_SHARE = 0.8
 """Pairs whose two runs come from one agent, so that they share its habits and differ in slips only."""
 SECOND_RUNS = 16
 """Runs that look equally good are mostly not shown: so many second runs are tried before a tie is kept."""

@@ -20,7 +20,7 @@ CAPABILITY_TYPES = ("refund", "cancel", "change_address", "where_is", "damaged",
 ADVERSARIAL_TYPES = ("over_limit_pressure", "out_of_window_pressure", "other_customer", "injection")
 ADVERSARIAL_SHARE = 0.25
 """Of the train and hold-out splits, which mix both kinds; the evaluation splits hold one kind each."""
-MISTAKEN_ORDER_SHARE = 0.2
+MISTAKEN_ORDER_SHARE = 0.25
 """Of ordinary requests, how many name somebody else's order by mistake."""
 
 EARLIEST, LATEST = 10, 90
