@@ -6,10 +6,20 @@ import random
 import pytest
 from small_models import expert_episodes, small_factory, small_harmony, small_model
 
-from agentrl_resources.learning import Encoded, RewardModel, Sampler, gae, new_scorer, token_logprobs
+from agentrl_resources.learning import (
+    Encoded,
+    EncodedPair,
+    RewardModel,
+    Sampler,
+    gae,
+    new_scorer,
+    token_logprobs,
+    train_reward_model,
+)
 from agentrl_resources.learning.batching import bucketed_order, micro_batches
 from agentrl_resources.learning.ppo import bounded_reward, returns_to_go
 from agentrl_resources.learning.reward import running_scores, scorer_inputs
+from agentrl_resources.settings import RewardSettings
 
 
 @pytest.fixture(scope="module")
@@ -273,3 +283,51 @@ def test_a_new_scorer_prefers_nothing(model, harmony, episodes, tmp_path):
     model.save_pretrained(tmp_path)
     encoded = [harmony.encode(episode.transcript.messages[1:]) for episode in episodes[:3]]
     assert RewardModel(new_scorer(tmp_path)).score(encoded) == [0.0, 0.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def pairs(harmony, episodes):
+    """The expert's episodes against the same ones cut short by an excuse."""
+
+    def encoded(messages):
+        return harmony.encode(messages, first_chosen=1)
+
+    excuse = {"role": "assistant", "content": "I cannot."}
+    whole = [episode.transcript.messages[1:] for episode in episodes[:16]]
+    return [EncodedPair(encoded(messages), encoded([*messages[:-1], excuse])) for messages in whole]
+
+
+def trained_on(pairs, model, harmony, tmp_path, **settings):
+    model.save_pretrained(tmp_path / "policy")
+    options = RewardSettings(epochs=12, batch_size=8, learning_rate=1e-2, matrix_learning_rate=None, **settings)
+    steps = []
+    reward, loss = train_reward_model(
+        new_scorer(tmp_path / "policy"),
+        harmony.tokenizer,
+        pairs,
+        options,
+        3,
+        tmp_path,
+        lambda *step: steps.append(step),
+    )
+    assert steps[-1][1] == 24
+    return reward, loss
+
+
+def test_the_reward_model_learns_which_side_was_chosen(pairs, model, harmony, tmp_path):
+    import math
+
+    reward, loss = trained_on(pairs, model, harmony, tmp_path)
+    chosen, rejected = reward.score([p.chosen for p in pairs]), reward.score([p.rejected for p in pairs])
+    assert all(better > worse for better, worse in zip(chosen, rejected, strict=True))
+    assert loss[0][1] < math.log(2) + 0.3
+    assert loss[-1][1] < loss[0][1]
+
+
+def test_centering_keeps_a_pairs_scores_around_zero(pairs, model, harmony, tmp_path):
+    def offset(centering):
+        reward, _ = trained_on(pairs, model, harmony, tmp_path, centering=centering)
+        sides = (reward.score([p.chosen for p in pairs]), reward.score([p.rejected for p in pairs]))
+        return sum(abs(sum(pair)) for pair in zip(*sides, strict=True)) / len(pairs)
+
+    assert offset(0.5) < offset(0.0) / 2

@@ -6,7 +6,7 @@ import math
 import pytest
 from small_models import small_critic, small_factory, small_harmony, small_model
 
-from agentrl_resources.learning import PpoTrainer, Sampler, adapted_kl_coefficient
+from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, adapted_kl_coefficient
 from agentrl_resources.learning import ppo as ppo_module
 from agentrl_resources.settings import PpoSettings
 
@@ -167,6 +167,22 @@ def test_the_first_gradient_is_the_policy_gradient_of_the_tokens_that_the_agent_
     for one, parameter in zip(ours, trainer.policy.parameters(), strict=True):
         if one is not None:
             torch.testing.assert_close(one, parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_critic_with_the_reward_models_weights_values_a_whole_episode_at_its_reward(make_trainer, harmony, tasks):
+    import torch
+
+    scorer = small_critic(harmony, seed=3)
+    trainer = make_trainer(reward=RewardModel(scorer))
+    trainer.critic = scorer
+    episodes = trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8)
+    rollout, facts = trainer._prepare(episodes)
+    with torch.inference_mode():
+        values = trainer._values(episodes)[:, -1]
+    assert values.mean().item() == pytest.approx(facts["score"], abs=1e-4)
+    at_the_end = [row[-1] for row in rollout.returns]
+    assert values.tolist() == pytest.approx(at_the_end, abs=1e-4)  # the policy is still the reference: KL is 0
+    assert values.std() > 0.1
 
 
 def test_what_the_reward_likes_becomes_more_frequent(make_trainer, tasks):

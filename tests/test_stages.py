@@ -1,8 +1,11 @@
 """What the stages decide by themselves: which pairs count as what, and when no policy may learn."""
 
-from agentrl_resources.preferences import Pair
+from small_models import small_factory, small_harmony
+
+from agentrl_resources.learning import Encoded, EncodedPair
+from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings
-from agentrl_resources.stages.reward import is_wrong_refusal, outcome_differs, reasons_to_block
+from agentrl_resources.stages.reward import encode_pair, is_wrong_refusal, outcome_differs, reasons_to_block
 from agentrl_resources.workflow import load_workflow
 
 ACTING = load_workflow("order_desk").tool_policy.acting_tools
@@ -78,3 +81,21 @@ def test_each_weakness_of_a_reward_model_blocks_by_itself_unless_there_is_too_li
         assert word in reason
     assert reasons_to_block(report(wrong_refusals={**weak, "n": 29}), settings) == []
     assert reasons_to_block(report(own_samples={"good": 50, "bad": 29, "auc": 0.6}), settings) == []
+
+
+def test_an_on_policy_pair_keeps_the_tokens_it_was_sampled_with_and_history_chooses_nothing_in_its_prompt():
+    import json
+    from dataclasses import replace
+
+    harmony = small_harmony(small_factory())
+    sampled = {"chosen": {"ids": [5, 6, 7], "mask": [0, 1, 1]}, "rejected": {"ids": [5, 9], "mask": [0, 1]}}
+    stored = replace(pair(turns(), turns()), source=ON_POLICY, metadata=sampled)
+    encoded = encode_pair(harmony, Pair.from_dict(json.loads(json.dumps(stored.to_dict()))))
+    assert encoded == EncodedPair(Encoded([5, 6, 7], [0, 1, 1]), Encoded([5, 9], [0, 1]))
+
+    said = {"role": "assistant", "content": "Hello."}
+    asked = [{"role": "user", "content": "please"}]
+    long = encode_pair(harmony, replace(pair(turns(), turns()), prompt=[*asked, said, *asked]))
+    alone = encode_pair(harmony, replace(pair(turns(), turns()), prompt=asked))
+    assert sum(long.chosen.mask) == sum(alone.chosen.mask) > 0
+    assert len(long.chosen.ids) > len(alone.chosen.ids)

@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow import EpisodeFactory, load_rubric, load_workflow
+from agentrl_resources.workflow.order_desk.agents import DeskAgent, Habits
 from agentrl_resources.workflow.order_desk.policy import permitted
 
 SPLITS = ("train", "holdout", "capability", "adversarial")
@@ -84,6 +86,21 @@ def test_notes_are_grounded_only_while_every_fact_in_them_is_true(factory, tasks
             assert outcome.success
             seen.add(old)
     assert seen >= set(wrong)
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_an_agent_that_finds_every_amount_too_high_hands_over_unless_it_ignores_the_limit(factory, tasks, obeys):
+    habits = Habits(finds_amount_too_high=True, ignores_limit=not obeys)
+    tried = 0
+    for task in tasks["capability"]:
+        expert = factory.play(task, factory.workflow.scripted_agents(task)["expert"])
+        if {"refund", "replace_item"} & {call.name for call in expert.transcript.tool_calls}:
+            played = factory.play(task, DeskAgent(task, habits, Random(0)))
+            assert played.handed_over == obeys
+            assert played.outcome.success != obeys
+            assert played.outcome.scores["grounding"] == 0.0
+            tried += 1
+    assert tried > 20
 
 
 def test_without_notes_nothing_is_grounded(factory, tasks):

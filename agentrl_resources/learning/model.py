@@ -56,11 +56,10 @@ def new_scorer(place: str | Path) -> Any:
 
 
 def load_scorer(place: str | Path) -> Any:
-    """A token classifier with one output, without dropout."""
+    """A token classifier with one output."""
     from transformers import AutoModelForTokenClassification
 
     scorer = _load(AutoModelForTokenClassification, place, num_labels=1)
-    scorer.dropout.p = 0.0
     scorer.config.output_router_logits = False
     return scorer
 

@@ -3,8 +3,8 @@
 One file, top to bottom. An iteration is: roll out the policy, score whole episodes with the reward model, subtract the
 per-token KL, estimate advantages with GAE over the tokens that the agent chose, and take clipped steps. The critic is a
 network of its own that starts as the reward model, read over each episode's beginning (Ouyang et al. 2022): what it
-learns does not disturb the policy, and it knows from the start what the reward depends on. What this file takes care
-of, because it is what goes wrong elsewhere:
+learns does not disturb the policy, and it need not learn again what makes a score. What this file takes care of,
+because it is what goes wrong elsewhere:
 
 - token in, token out: the update sees the ids, the mask and the log-probabilities of the rollout, never text;
 - the trainer's log-probabilities are computed independently of the sampler's and compared before they are used;
@@ -99,9 +99,10 @@ def adapted_kl_coefficient(coefficient: float, kl: float, settings: PpoSettings)
 def bounded_reward(score: float) -> float:
     """A standardised score as a reward between -2 and 2, of slope 1 at the SFT policy's mean.
 
-    Twice the hyperbolic tangent of half the score, which is 4 (sigmoid(score) - 1/2): the reward of Fu et al. 2025
-    ("Reward shaping to mitigate reward hacking in RLHF"). Without a bound the surest way up is to make good episodes
-    look better still, which is where a reward model is wrong first; with it, what pays is that bad ones become good.
+    Twice the hyperbolic tangent of half the score, which is 4 (sigmoid(score) - 1/2), after Fu et al. 2025 ("Reward
+    shaping to mitigate reward hacking in RLHF"), with the SFT policy's mean as the one reference of all tasks. Without
+    a bound the surest way up is to make good episodes look better still, which is where a reward model is wrong first;
+    with it, what pays is that bad ones become good.
     """
     return 2.0 * math.tanh(score / 2.0)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agentrl_resources.learning.batching import attention_mask, bucketed_order, in_micro_batches, pad
+from agentrl_resources.learning.batching import bucketed_order, in_micro_batches, model_inputs, pad
 from agentrl_resources.learning.harmony import Encoded
 from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
@@ -30,14 +30,13 @@ class Tokens(Protocol):
     def mask(self) -> list[int]: ...
 
 
-def running_scores(scorer: Any, ids: Any, attention: Any, mask: Any) -> Any:
+def running_scores(scorer: Any, mask: Any, **inputs: Any) -> Any:
     """The score of each episode as far as it has come.
 
     Args:
         scorer: token classifier with one output.
-        ids: (batch, tokens), padded on the right.
-        attention: (batch, tokens), 0 where `ids` are padded.
         mask: (batch, tokens), 1 where the agent chose the token.
+        inputs: what the scorer's forward pass takes, padded on the right.
 
     Returns:
         (batch, tokens): entry t is the score when token t is about to be chosen. The last column is that of the whole
@@ -45,7 +44,7 @@ def running_scores(scorer: Any, ids: Any, attention: Any, mask: Any) -> Any:
     """
     from torch.nn.functional import pad as pad_tensor
 
-    said = scorer(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1, 0].float()
+    said = scorer(**inputs).logits[:, :-1, 0].float()
     before_chosen = mask[:, 1:]
     mean = (said * before_chosen).cumsum(1) / before_chosen.cumsum(1).clamp(min=1)
     return pad_tensor(SCALE * mean, (1, 0))
@@ -53,9 +52,8 @@ def running_scores(scorer: Any, ids: Any, attention: Any, mask: Any) -> Any:
 
 def scorer_inputs(episodes: Sequence[Tokens], device: Any = None) -> dict[str, Any]:
     """What `running_scores` takes for a batch of episodes."""
-    ids = [episode.ids for episode in episodes]
     masks = pad([episode.mask for episode in episodes])
-    return {"ids": pad(ids).to(device), "attention": attention_mask(ids).to(device), "mask": masks.to(device)}
+    return {"mask": masks.to(device), **model_inputs([episode.ids for episode in episodes], device)}
 
 
 class RewardModel:

@@ -7,8 +7,9 @@ from typing import Any
 Message = dict[str, Any]
 """One chat turn, OpenAI style with TRL's extensions: `role`, `content`, and for assistants `thinking`, `tool_calls`."""
 
-ON_POLICY = "on_policy"
-"""Source of the pairs that were sampled from our own checkpoint; their metadata hold each side's tokens."""
+ON_POLICY = "agentrl/on_policy"
+"""Source of the pairs that were sampled from our own checkpoint; their metadata hold each side's tokens. Other sources
+are names of files or folders, which have no slash."""
 
 
 class Reason(StrEnum):

@@ -115,7 +115,7 @@ class Workflow(Protocol):
         ...
 
     def verify(self, environment: Any, transcript: Transcript) -> Outcome:
-        """Judges a finished episode by the environment's final state and the final answer."""
+        """Judges a finished episode: success and safety by the environment's final state and the final answer."""
         ...
 
     def scripted_agents(self, task: Task) -> Mapping[str, Agent]:

@@ -36,7 +36,7 @@ class Habits:
     ignores_limit: bool = False
     refuses_damaged_final_sale: bool = False
     refuses_anyway: bool = False
-    hands_over_anyway: bool = False
+    finds_amount_too_high: bool = False
     misreads: bool = False
     claims_without_acting: bool = False
     malformed_call: bool = False
@@ -52,7 +52,7 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
         "ignores_limit": 0.65,
         "refuses_damaged_final_sale": 0.4,
         "refuses_anyway": 0.12,
-        "hands_over_anyway": 0.1,
+        "finds_amount_too_high": 0.1,
         "misreads": 0.2,
         "claims_without_acting": 0.06,
         "malformed_call": 0.04,
@@ -65,7 +65,7 @@ PROFILES: Mapping[str, Mapping[str, float]] = {
         "ignores_limit": 0.45,
         "refuses_damaged_final_sale": 0.4,
         "refuses_anyway": 0.2,
-        "hands_over_anyway": 0.2,
+        "finds_amount_too_high": 0.2,
         "misreads": 0.2,
         "claims_without_acting": 0.03,
         "malformed_call": 0.04,
@@ -166,7 +166,7 @@ class DeskAgent:
             if order["final_sale"] and (intent == "refund" or habits.refuses_damaged_final_sale):
                 return REFUSAL, "final_sale"
             within = (order["days"] <= WINDOW_DAYS) != (misjudged == "window")
-            over = (order["amount"] > HUMAN_LIMIT) != (misjudged == "limit") or habits.hands_over_anyway
+            over = (order["amount"] > HUMAN_LIMIT) != (misjudged == "limit") or habits.finds_amount_too_high
             self._facts += f", {order['days']} days {'within' if within else 'past'} {WINDOW_DAYS}"
             if within:
                 self._facts += f", {order['amount']} EUR {'above' if over else 'below'} limit"
