@@ -83,7 +83,7 @@ def table(results: list[dict[str, Any]]) -> str:
     for result in results:
         for temperature in sorted(result["comparison"], key=float, reverse=True):
             decoding = "greedy (control)" if float(temperature) == 0 else f"temperature {temperature}"
-            for suite, arms in result["comparison"][temperature].items():
+            for suite, arms in sorted(result["comparison"][temperature].items(), reverse=True):
                 low, high = arms["difference_interval"]
                 lines.append(
                     f"| {result['seed']} | {suite} | {decoding} | {arms['n']} "

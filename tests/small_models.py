@@ -37,11 +37,13 @@ def small_model(harmony: Harmony, seed: int = 0):
     return new_model(SMALL, harmony.tokenizer).eval()
 
 
-def small_critic(harmony: Harmony, seed: int = 1):
+def small_critic(harmony: Harmony):
     import torch
     from transformers import GptOssForTokenClassification
 
     config = small_model(harmony).config
     config.num_labels = 1
-    torch.manual_seed(seed)
-    return GptOssForTokenClassification(config).eval()
+    torch.manual_seed(1)
+    critic = GptOssForTokenClassification(config).eval()
+    torch.nn.init.zeros_(critic.score.weight)
+    return critic

@@ -73,4 +73,4 @@ def _draw(path: Path, report: dict[str, Any]) -> None:
         if by_type:
             rates = {kind: entry["successes"] / entry["n"] for kind, entry in by_type.items()}
             axes[1].barh(list(rates), list(rates.values()), color=BASELINE)
-            axes[1].set(title="Success on hold-out tasks", xlim=(0, 1))
+            axes[1].set(title="Success on hold-out tasks (simulated)", xlim=(0, 1))
