@@ -19,7 +19,12 @@ class LikesOddTokens:
     """Stands where the reward model does: a real one costs minutes to train and adds nothing to what is tested here."""
 
     def score(self, episodes):
-        return [sum(token % 2 for token in episode.ids) / len(episode.ids) for episode in episodes]
+        return [
+            10
+            * sum((token % 2 - 0.5) * agents for token, agents in zip(episode.ids, episode.mask, strict=True))
+            / sum(episode.mask)
+            for episode in episodes
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +192,19 @@ def test_a_critic_with_the_reward_models_weights_values_a_whole_episode_at_its_r
 
 
 def test_what_the_reward_likes_becomes_more_frequent(make_trainer, tasks):
-    settings = SETTINGS.model_copy(update={"iterations": 6, "episodes": 32, "minibatch": 16, "kl_coefficient": 0.0})
-    history = make_trainer(settings.model_copy(update={"kl_coefficient_floor": 0.0})).train(tasks).history
+    settings = SETTINGS.model_copy(
+        update={
+            "iterations": 6,
+            "episodes": 128,
+            "minibatch": 64,
+            "learning_rate": 3e-3,
+            "critic_learning_rate": 3e-3,
+            "gae_lambda": 1.0,
+            "kl_coefficient": 0.0,
+            "kl_coefficient_floor": 0.0,
+        }
+    )
+    history = make_trainer(settings).train(tasks).history
     assert history[-1]["score"] > history[0]["score"] + 0.2
 
 
