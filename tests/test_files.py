@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from agentrl_resources import files
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import ArtifactStore
+from agentrl_resources.learning.checkpoints import load_latest_checkpoint, save_checkpoint
 
 NAMES = st.lists(st.sampled_from(["a", "b", "a.txt", "é", "model-1"]), min_size=1, max_size=3).map("/".join)
 JSON = st.recursive(
@@ -166,6 +167,17 @@ def test_a_full_disk_keeps_what_was_stored(tiny_disk: Path) -> None:
     assert files.read_json(pointer) == {"release": 1}
     assert files.digest_tree(store.get("policy", artifact.digest).path) == artifact.digest
     assert sorted(path.name for path in tiny_disk.rglob("*") if path.is_file()) == ["pointer.json", "weights"]
+
+
+def test_a_full_disk_keeps_the_last_training_checkpoint(tiny_disk: Path) -> None:
+    import torch
+
+    folder = tiny_disk / "checkpoints"
+    save_checkpoint(folder, 0, {"w": torch.ones(10_000)})
+    with pytest.raises(AgentRLError, match=r"iteration-00001.*no room for this on the disk"):
+        save_checkpoint(folder, 1, {"w": torch.zeros(200_000)})
+    assert torch.equal(load_latest_checkpoint(folder)["w"], torch.ones(10_000))
+    assert [path.name for path in folder.iterdir()] == ["iteration-00000"]
 
 
 def test_libraries_that_meet_a_full_disk_are_understood(tiny_disk: Path) -> None:
