@@ -9,6 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentrl_assets.brief_commands import add_brief_commands
+from agentrl_assets.gateway_commands import add_gateway_commands
+from agentrl_assets.keys_commands import add_keys_commands
+from agentrl_assets.release_commands import add_release_commands, verify_release
 from agentrl_resources.errors import AgentRLError
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ it for a clean start; two state folders know nothing of each other.
 _EXIT_CODES = """\
 exit codes:
   0  it ran through, also when a gate says NO-GO or HOLD: that is a result
-  1  it failed; the reason is on stderr. `verify`: something differs
+  1  it failed or was refused; the reason is on stderr. `verify`: something differs
   2  wrong usage
   3  `gates`: not every gate says GO
 """
@@ -136,19 +140,6 @@ def _gates(options: argparse.Namespace) -> int:
     return 0 if all(state.is_go for state in states) else 3
 
 
-def _verify(options: argparse.Namespace) -> int:
-    from agentrl_assets.verification import differences
-
-    workspace = _workspace()
-    release = workspace.registry.resolve(options.release)
-    found = differences(release, workspace)
-    for said in found:
-        print(f"agentrl: {said}", file=sys.stderr)
-    if not found:
-        print(f"release {release[:12]}: every artifact, digest and verdict is as it was bundled")
-    return 1 if found else 0
-
-
 def _status(options: argparse.Namespace) -> int:
     from agentrl_assets.running import dagster_instance
     from agentrl_assets.status import status, status_text
@@ -200,8 +191,12 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--week", metavar="YYYY-Www", help="default: the latest that has a score")
 
     gates = command("gates", _gates, "every gate's verdict with its numbers; exit code 3 unless all say GO")
-    verify = command("verify", _verify, "compute every digest and verdict of a release again, offline")
+    verify = command("verify", verify_release, "compute every digest and verdict of a release again, offline")
     verify.add_argument("release", nargs="?", default="candidate", metavar="RELEASE", help="digest or pointer")
+    add_release_commands(commands, everywhere)
+    add_gateway_commands(commands, everywhere)
+    add_brief_commands(commands, everywhere)
+    add_keys_commands(commands, everywhere)
     status = command("status", _status, "which assets are up to date, and why the others are not")
     for with_json in (score, gates, status):
         with_json.add_argument("--json", action="store_true", help="for scripts")

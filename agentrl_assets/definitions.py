@@ -4,6 +4,8 @@ import dagster as dg
 
 from agentrl_assets import (
     automation,
+    brief,
+    canary,
     evaluation,
     gates,
     ppo,
@@ -16,7 +18,7 @@ from agentrl_assets import (
 )
 from agentrl_assets.project import TRAINING, WORKSPACE
 
-_STAGES = [preference_data, sft, reward, ppo, evaluation, gates, release, telemetry, reliability]
+_STAGES = [preference_data, sft, reward, ppo, evaluation, gates, release, canary, telemetry, reliability, brief]
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_STAGES),

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import dagster as dg
 
 from agentrl_assets.project import SETTINGS, code_version
 from agentrl_assets.reporting import materialized, numbers, table
+from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.evaluation import EpisodeFacts, Evidence, Pair, Verdict, judge, paired, parse_gate
 from agentrl_resources.files import read_json, write_json
@@ -22,13 +24,16 @@ from agentrl_resources.telemetry import RunRecord
     owners=["team:platform"],
     kinds={"json"},
     deps=["sft_checkpoint", "ppo_policy", "eval_suite"],
-    code_version=code_version(1, "rollback", "evaluation.temperature", "seed", workflow=True),
+    code_version=code_version(2, "rollback", "gateway", "canary", "seed", "release.gates", workflow=True),
     pool="training",
 )
 def rollback_drill(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
-    """Rollbacks really done and timed: pointer swapped back, previous policy loaded, its first right answer given."""
+    """Failures injected into the canary of a live gateway under load, and how long each took to be over."""
     artifact = training.run(context)
-    return materialized(artifact, **numbers(artifact.report), rollbacks=table(artifact.report["rollbacks"]))
+    report = artifact.report
+    kinds = table({"kind": kind, **spread, "by": ", ".join(spread["by"])} for kind, spread in report["kinds"].items())
+    parts = table({"part": part, **spread} for part, spread in report["parts"].items())
+    return materialized(artifact, **numbers(report), kinds=kinds, parts=parts, failures=table(report["failures"]))
 
 
 @dg.asset(
@@ -96,7 +101,12 @@ def _gate_check(name: str) -> dg.AssetChecksDefinition:
         metadata={"owner": f"team:{gate.owner}"},
     )
     def check(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
-        verdict = judge(gate, stored_evidence(workspace.latest(context, "gate_evidence").path))
+        artifact = workspace.latest(context, "gate_evidence")
+        verdict = judge(gate, stored_evidence(artifact.path))
+        if verdict.answer == "NO-GO":
+            built = latest_build(context.instance, "gate_evidence")
+            at = datetime.fromtimestamp(built.at, UTC) if built else datetime.now(UTC)
+            workspace.registry.expansion.record_break(gate=name, at=at, release=artifact.digest, said=verdict.reason)
         return dg.AssetCheckResult(
             passed=verdict.answer == "GO",
             description=f"{verdict.answer}: {verdict.reason}",

@@ -32,7 +32,7 @@ LOCK_FILE = PROJECT / "constraints.txt"
     owners=["team:platform"],
     kinds={"json"},
     deps=sorted(PARTS.values()),
-    code_version=code_version(1, "release", "workflow"),
+    code_version=code_version(2, "release", "workflow"),
 )
 def release_bundle(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The candidate release, once every gate has said GO to exactly what is bundled."""

@@ -1,17 +1,31 @@
 """Telemetry: every run in the warehouse, and the SQL models over them, one asset for each file."""
 
-from itertools import chain
+from datetime import timedelta
 
 import dagster as dg
 
 from agentrl_assets.gates import read_records
 from agentrl_assets.project import code_version
 from agentrl_assets.reporting import table
+from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import PROJECT, Workspace
 from agentrl_resources.files import digest_json
-from agentrl_resources.telemetry import RAW_TABLES, RunRecord, SqlModel, build_model, check_model, load_models
+from agentrl_resources.telemetry import (
+    RAW_TABLES,
+    RunRecord,
+    SqlModel,
+    build_model,
+    check_model,
+    load_models,
+    missing_runs,
+    prune,
+    segment_sizes,
+)
 
 MODELS = load_models(PROJECT / "dbt_like_sql")
+
+KEEP_READ_SEGMENTS = timedelta(days=30)
+"""How long a segment of the spool is kept after all of it is in the warehouse."""
 
 
 @dg.asset(
@@ -19,23 +33,34 @@ MODELS = load_models(PROJECT / "dbt_like_sql")
     owners=["team:platform"],
     kinds={"duckdb"},
     deps=["offline_eval_suite"],
-    code_version=code_version(1),
+    code_version=code_version(2),
     pool="warehouse",
 )
 def agent_runs(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
-    """One row a run: the episodes of the evaluation, what waits in the spool, and what was imported before."""
-    report = workspace.warehouse.ingest(_waiting(context, workspace))
-    channels = workspace.warehouse.query(
+    """One row a run: the episodes of the evaluation, what is new in the spool, and what was stored before."""
+    warehouse = workspace.warehouse
+    evaluated = warehouse.ingest(_evaluated(context, workspace))
+    waiting = segment_sizes(workspace.spool)
+    spooled = warehouse.ingest_spool(workspace.spool)
+    pruned = prune(workspace.spool, warehouse.spool_offsets(), KEEP_READ_SEGMENTS)
+    channels = warehouse.query(
         "SELECT workflow, release_channel, simulated, count(*) AS runs FROM agent_runs GROUP BY ALL ORDER BY ALL"
     )
+    runs = workspace.table_digest("agent_runs")
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(workspace.table_digest("agent_runs")),
+        data_version=dg.DataVersion(runs),
         metadata={
-            "source_digest": workspace.source_digest("agent_runs"),
+            # What arrives in the spool from here on is a change of the source.
+            "source_digest": workspace.runs_digest(runs, unread={}),
             "dagster/row_count": sum(row["runs"] for row in channels),
-            "inserted": report.inserted,
-            "updated": report.updated,
-            "unchanged": report.unchanged,
+            "inserted": evaluated.inserted + spooled.inserted,
+            "updated": evaluated.updated + spooled.updated,
+            "unchanged": evaluated.unchanged + spooled.unchanged,
+            "late_labels": spooled.labels,
+            "gateway_events": spooled.events,
+            "lines_in_quarantine": spooled.rejected,
+            "segments_deleted": len(pruned),
+            "spool": waiting,
             "runs": table(channels),
         },
     )
@@ -43,24 +68,26 @@ def agent_runs(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Ma
 
 @dg.asset_check(asset="agent_runs", blocking=True, metadata={"owner": "team:platform"}, pool="warehouse")
 def no_run_is_lost(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
-    """Every run of the evaluation and of the spool is in the warehouse, once."""
-    reported = {record.run_id for record in _waiting(context, workspace)}
+    """Every run of the evaluation, and of what the spool held when it was read, is in the warehouse, once."""
+    built = latest_build(context.instance, "agent_runs")
+    spool = built.metadata.get("spool", {}) if built else {}
     found = workspace.warehouse.query("SELECT run_id FROM agent_runs")
-    stored = [row["run_id"] for row in found if row["run_id"] in reported]
+    stored = {row["run_id"] for row in found}
+    evaluated = {record.run_id for record in _evaluated(context, workspace)}
+    missing = sorted((evaluated - stored) | missing_runs(workspace.spool, spool, stored))
     return dg.AssetCheckResult(
-        passed=sorted(stored) == sorted(reported),
-        description=f"{len(reported)} runs were reported, {len(stored)} are in the warehouse.",
-        metadata={"reported": len(reported), "stored": len(stored)},
+        passed=not missing and len(found) == len(stored),
+        description=f"{len(found)} runs are stored, {len(stored)} of them distinct; {len(missing)} are missing.",
+        metadata={"stored": len(stored), "missing": len(missing), "first_missing": missing[:10]},
     )
 
 
-def _waiting(
+def _evaluated(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, workspace: Workspace
 ) -> list[RunRecord]:
-    """Runs of the latest evaluation, if there was one, and of the spool."""
+    """Runs of the latest evaluation, if there was one."""
     evaluation = workspace.find(context.instance, "offline_eval_suite")
-    files = [evaluation.path / "episodes.jsonl.gz"] if evaluation else []
-    return list(chain.from_iterable(read_records(file) for file in [*files, *workspace.spool]))
+    return read_records(evaluation.path / "episodes.jsonl.gz") if evaluation else []
 
 
 def _asset_of(source: str) -> str:

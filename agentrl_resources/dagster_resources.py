@@ -27,7 +27,7 @@ from agentrl_resources.files import (
 from agentrl_resources.preferences import RawRow, read_pairs
 from agentrl_resources.release import Registry
 from agentrl_resources.settings import Settings, load_settings
-from agentrl_resources.telemetry import Warehouse
+from agentrl_resources.telemetry import Warehouse, segment_sizes
 from agentrl_resources.workflow import Workflow, load_workflow
 
 PROJECT = Path(__file__).parents[1]
@@ -97,9 +97,14 @@ class Workspace(dg.ConfigurableResource):
         return self.root / "progress.jsonl"
 
     @property
-    def spool(self) -> list[Path]:
-        """Files of run records that wait to be ingested, oldest name first."""
-        return sorted((self.root / "spool").glob("*.jsonl*"))
+    def spool(self) -> Path:
+        """The folder in which a gateway leaves what it did, for `agent_runs` to read."""
+        return self.root / "spool"
+
+    @property
+    def keys_file(self) -> Path:
+        """Hashes of the gateway's API keys."""
+        return self.root / "keys.json"
 
     def find(self, instance: dg.DagsterInstance, asset: str) -> Artifact | None:
         """The artifact of the latest materialisation; None when there was none."""
@@ -174,8 +179,14 @@ class Workspace(dg.ConfigurableResource):
         source = Path(settings.preferences.source)
         return digest_tree(source) if source.is_dir() else digest_file(source)
 
+    def runs_digest(self, runs: str, unread: Mapping[str, int]) -> str:
+        """The source of `agent_runs`: the digest of the runs that are stored, and the sizes of segments with more."""
+        return digest_json([runs, unread])
+
     def _runs_digest(self) -> str:
-        return digest_json([self.table_digest("agent_runs"), [[file.name, file.stat().st_size] for file in self.spool]])
+        read = self.warehouse.spool_offsets()
+        unread = {name: size for name, size in segment_sizes(self.spool).items() if size > read.get(name, 0)}
+        return self.runs_digest(self.table_digest("agent_runs"), unread)
 
 
 class Training(dg.ConfigurableResource):
@@ -183,18 +194,20 @@ class Training(dg.ConfigurableResource):
 
     workspace: dg.ResourceDependency[Workspace]
 
-    def run(self, context: dg.AssetExecutionContext) -> Artifact:
+    def run(self, context: dg.AssetExecutionContext, **parameters: str) -> Artifact:
         """Run the stage that is named like the asset on the latest artifacts of the asset's declared inputs.
 
+        `parameters` are what this stage alone needs to know; checkpoints belong to them too.
         Checkpoints lie in `work/<stage>/<digest of everything the stage depends on>` until it has succeeded, so a
         stage that was cut off goes on where it was. `dg.Failure` ends with what the process said last.
         """
         workspace, stage = self.workspace, context.asset_key.to_user_string()
-        names = sorted(key.to_user_string() for key in context.assets_def.asset_deps[context.asset_key])
+        deps = sorted(key.to_user_string() for key in context.assets_def.asset_deps[context.asset_key])
+        names = [name for name in deps if name != "release_bundle"]  # that is no folder: it is in the registry
         inputs = {name: workspace.latest(context, name) for name in names}
         versions = {name: artifact.digest for name, artifact in inputs.items()}
         code_version = context.assets_def.code_versions_by_key[context.asset_key]
-        work = workspace.root / "work" / stage / digest_json([code_version, versions])
+        work = workspace.root / "work" / stage / digest_json([code_version, versions, parameters])
         work.mkdir(parents=True, exist_ok=True)
         # The settings of this process, not the file: it may be edited while the stage waits. JSON is YAML.
         write_json(work / "workflow.yaml", workspace.settings.model_dump(mode="json"))
@@ -208,6 +221,7 @@ class Training(dg.ConfigurableResource):
                 "work": str(work),
                 "progress": str(workspace.progress_file),
                 "names": self._names(versions),
+                "parameters": parameters,
             }
             write_json(work / "request.json", request)
             self._launch(context, stage, work)

@@ -44,6 +44,12 @@ def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _rising(shares: tuple[float, ...]) -> tuple[float, ...]:
+    if list(shares) != sorted(set(shares)):
+        raise ValueError("shares must rise")
+    return shares
+
+
 Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -75,6 +81,8 @@ class ReleaseSettings(StrictModel):
     """Share of sessions that the canary gets, in percent."""
     gates: Gates
     """Gates that block a release. The number is part of the name: `latency_delta_lt_10_percent` works too."""
+    programme_cost: NotNegative | None = None
+    """What improving this workflow has cost so far, EUR (people, data, compute); without it profit is unknown."""
 
 
 class PreferenceSettings(StrictModel):
@@ -239,10 +247,61 @@ class EvaluationSettings(StrictModel):
 
 
 class RollbackSettings(StrictModel):
-    """The rollbacks that are really done and timed before a release."""
+    """The failures that are injected into a live gateway before a release, to time how soon they are over."""
 
-    drills: Annotated[int, Field(ge=20)] = 20
+    drills: Annotated[int, Field(ge=100)] = 100
     """How many; the longest one counts."""
+    canary_percent: Annotated[float, Field(gt=0, le=50)] = 20.0
+    """Share of sessions that the canary has in the drill. The fewer, the longer until its failure shows."""
+
+
+class GatewaySettings(StrictModel):
+    """The service that answers traffic, with the champion and, while there is one, the canary."""
+
+    champion_url: str | None = None
+    """An OpenAI-compatible server that answers for the champion (`http://host:8000/v1`); nothing: the local bundle."""
+    champion_model: Name = "champion"
+    """What that server calls the champion's model."""
+    canary_url: str | None = None
+    """The same for the canary."""
+    canary_model: Name = "canary"
+    """What that server calls the canary's model."""
+    upstream_key_variable: str | None = None
+    """Environment variable that holds the API key of these servers."""
+    concurrency: Count = 64
+    """Runs that are worked on at the same time."""
+    queue: Annotated[int, Field(ge=0)] = 256
+    """Runs that may wait for their turn; further requests are answered with 429."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1_048_576
+    """Larger requests are answered with 413."""
+    body_seconds: Positive = 10.0
+    """Time in which a request, head and body, must have arrived (408), and in which a client must take each piece of
+    an answer."""
+    request_seconds: Positive = 60.0
+    """Time for an answer (504)."""
+    canary_seconds: Positive = 5.0
+    """Time for the canary's answer; then it has failed and the champion answers."""
+    failure_limit_percent: Annotated[float, Field(gt=0, lt=50)] = 5.0
+    """Share of canary answers that may fail (errors, timeouts) before the breaker ends the canary."""
+    violation_limit_percent: Annotated[float, Field(gt=0, lt=50)] = 10.0
+    """Share of canary answers that may violate safety before the breaker ends the canary."""
+
+
+class CanarySettings(StrictModel):
+    """A release on its way from the first sessions to all of them, or back."""
+
+    ramp: Annotated[tuple[Annotated[float, Field(gt=0, le=50)], ...], AfterValidator(_rising)] = (20.0, 50.0)
+    """Shares in percent that follow `release.canary_traffic_percent`; empty: it stays there."""
+    step_sessions: Count = 50
+    """Canary sessions at a share before the next one, while nothing speaks against it."""
+    minimum_sessions: Count = 50
+    """Canary sessions before a promotion, however good they look."""
+    expires_after_hours: Positive = 72.0
+    """A canary that has proven nothing by then is failed back."""
+    simulated_sessions: Count = 2000
+    """The same, in canary sessions, where the customers are simulated."""
+    customers: Count = 48
+    """Simulated customers that ask at the same time."""
 
 
 class Settings(StrictModel):
@@ -262,6 +321,8 @@ class Settings(StrictModel):
     ppo: PpoSettings = PpoSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     rollback: RollbackSettings = RollbackSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    canary: CanarySettings = CanarySettings()
 
     def section_digest(self, *names: str) -> str:
         """Digest of the named sections: part of the code version of every asset that reads them."""

@@ -79,6 +79,7 @@ def run(request: dict[str, Any]) -> None:
             work=Path(request["work"]),
             progress=progress,
             versions=request["names"],
+            parameters=request["parameters"],
         )
     )
 

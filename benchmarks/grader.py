@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/grader.py --tasks 1000
 
 The expert reads the policy and must succeed everywhere without a violation. An agent that does nothing must never
-succeed, and one that always refunds must succeed where a refund is due and violate the policy where none may be made.
+succeed, the harmful one, which always refunds, must succeed where a refund is due and violate the policy where none may
+be made, and the wasteful one must succeed where a case belongs to a colleague.
 """
 
 import argparse

@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from agentrl_assets.cli import main
 from agentrl_resources.dagster_resources import Workspace
 from agentrl_resources.files import locked
 
@@ -53,6 +54,27 @@ class Command:
         self.workflow_file.write_text(f"{self.workflow_file.read_text()}{text}\n")
 
 
+class Here:
+    """The command in this process, for what does not run the pipeline."""
+
+    def __init__(self, project: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setenv("AGENTRL_HOME", str(project.home))
+        monkeypatch.setenv("AGENTRL_WORKFLOW_FILE", str(project.workflow_file))
+        for variable in ("PYTHONPATH", "DAGSTER_HOME"):
+            monkeypatch.setenv(variable, "")  # so that it is put back
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        self.home = project.home
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        try:
+            code = main(arguments)
+        except SystemExit as done:
+            code = int(done.code or 0)
+        said = self._capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+
 def small_project(folder: Path) -> Command:
     workflow_file = folder / "workflow.yaml"
     workflow_file.write_text((ROOT / "workflow.yaml").read_text() + SMALL)
@@ -80,6 +102,18 @@ def built(built_once: Command, tmp_path: Path) -> Command:
     shutil.copytree(built_once.home, tmp_path / "home")
     shutil.copy(built_once.workflow_file, tmp_path / "workflow.yaml")
     return Command(tmp_path / "home", tmp_path / "workflow.yaml")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """The command on an empty state folder."""
+    return Here(small_project(tmp_path), monkeypatch, capsys)
+
+
+@pytest.fixture
+def here_built(built: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """The command on what a run left."""
+    return Here(built, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Runs, marts and the weekly score as assets."""
 
-import json
-from dataclasses import asdict
+import os
+import time
+from pathlib import Path
 
 import dagster as dg
 
@@ -10,7 +11,7 @@ from agentrl_assets.reliability import outdated_weeks, reliability_score
 from agentrl_assets.telemetry import MODELS, agent_runs, no_run_is_lost, sql_checks, sql_models
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Workspace
-from agentrl_resources.telemetry import RunRecord
+from agentrl_resources.telemetry import RunRecord, Spool, SpoolReport, Warehouse
 
 MARTS = [agent_runs, *sql_models]
 
@@ -28,10 +29,12 @@ def run_of(number: int, week_day: str = "2026-11-18", **other) -> RunRecord:
     )
 
 
-def spool(workspace: Workspace, name: str, records: list[RunRecord]) -> None:
-    folder = workspace.root / "spool"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("".join(f"{json.dumps(asdict(record))}\n" for record in records))
+def spool(workspace: Workspace, records: list[RunRecord]) -> None:
+    """A segment of their own, as a gateway that was started and stopped leaves it."""
+    spool = Spool(workspace.spool)
+    for record in records:
+        spool.append_run(record)
+    spool.close()
 
 
 def build(assets: list, workspace: Workspace, instance: dg.DagsterInstance, **other) -> dg.ExecuteInProcessResult:
@@ -39,7 +42,7 @@ def build(assets: list, workspace: Workspace, instance: dg.DagsterInstance, **ot
 
 
 def test_spooled_runs_become_a_weekly_score_and_a_late_one_makes_its_week_outdated(workspace, instance):
-    spool(workspace, "1.jsonl", [run_of(number) for number in range(10)])
+    spool(workspace, [run_of(number) for number in range(10)])
     assert build([*MARTS, no_run_is_lost, *sql_checks], workspace, instance).success
     assert outdated_weeks(instance, workspace) == ["2026-W47"]
     assert build(
@@ -50,20 +53,20 @@ def test_spooled_runs_become_a_weekly_score_and_a_late_one_makes_its_week_outdat
     assert str(built.metadata["trend"]).startswith("![trend](data:image/png;base64,")
     assert outdated_weeks(instance, workspace) == []
 
-    spool(workspace, "2.jsonl", [run_of(10), run_of(1, "2026-11-25")])
+    spool(workspace, [run_of(10), run_of(1, "2026-11-25")])
     assert build(MARTS, workspace, instance).success
     assert outdated_weeks(instance, workspace) == ["2026-W47", "2026-W48"]
 
 
 def test_the_same_runs_again_are_the_same_data_versions(workspace, instance):
     versions = []
-    for name in ("1.jsonl", "1 again.jsonl"):
-        spool(workspace, name, [run_of(number) for number in range(5)])
+    for _ in range(2):
+        spool(workspace, [run_of(number) for number in range(5)])
         assert build(MARTS, workspace, instance).success
         names = ["agent_runs", *(model.name for model in MODELS)]
         versions.append([latest_build(instance, asset).data_version for asset in names])
     assert versions[0] == versions[1]
-    spool(workspace, "2.jsonl", [run_of(5)])
+    spool(workspace, [run_of(5)])
     assert build(MARTS, workspace, instance).success
     assert latest_build(instance, "stg_runs").data_version != versions[0][1]
 
@@ -76,10 +79,58 @@ def test_an_import_beside_dagster_is_noticed(workspace, instance):
     assert workspace.source_digest("agent_runs") != noticed
 
 
-def test_a_run_that_is_missing_in_the_warehouse_is_noticed(workspace, instance):
-    spool(workspace, "1.jsonl", [run_of(1)])
+def source_of(instance: dg.DagsterInstance) -> str:
+    return str(latest_build(instance, "agent_runs").metadata["source_digest"])
+
+
+def test_the_spool_is_a_source_that_changes_when_it_grows_and_only_then(workspace, instance):
+    spool(workspace, [run_of(1)])
     assert build([agent_runs], workspace, instance).success
-    spool(workspace, "2.jsonl", [run_of(2)])
+    assert workspace.source_digest("agent_runs") == source_of(instance)
+    label = {"run_id": run_of(1).run_id, "labelled_at": "2026-11-20", "human_override": True}
+    gateway = Spool(workspace.spool)
+    gateway.append("label", label)
+    assert workspace.source_digest("agent_runs") != source_of(instance)
+    assert build([agent_runs], workspace, instance).success
+    assert workspace.source_digest("agent_runs") == source_of(instance)
+    gateway.append("label", label)
+    gateway.close()
+    assert workspace.source_digest("agent_runs") != source_of(instance)
+
+
+def test_what_arrives_while_runs_are_read_is_still_new_afterwards(workspace, instance, monkeypatch):
+    late = Spool(workspace.spool)
+    read = Warehouse.ingest_spool
+
+    def and_then_another_arrives(warehouse: Warehouse, folder: Path) -> SpoolReport:
+        report = read(warehouse, folder)
+        late.append_run(run_of(2))
+        return report
+
+    monkeypatch.setattr(Warehouse, "ingest_spool", and_then_another_arrives)
+    assert build([agent_runs, no_run_is_lost], workspace, instance).success
+    assert workspace.source_digest("agent_runs") != source_of(instance)
+    late.close()
+
+
+def test_read_segments_are_deleted_after_a_month_and_unread_ones_never(workspace, instance):
+    spool(workspace, [run_of(1)])
+    spool(workspace, [run_of(2)])
+    first, second = sorted(workspace.spool.iterdir())
+    old = time.time() - 31 * 86_400
+    os.utime(first, (old, old))
+    assert build([agent_runs, no_run_is_lost], workspace, instance).success
+    assert list(workspace.spool.iterdir()) == [second]
+    assert latest_build(instance, "agent_runs").metadata["segments_deleted"] == 1
+    assert build([agent_runs, no_run_is_lost], workspace, instance).success
+    assert len(workspace.warehouse.query("SELECT run_id FROM agent_runs")) == 2
+
+
+def test_a_run_that_is_missing_in_the_warehouse_is_noticed(workspace, instance):
+    spool(workspace, [run_of(number) for number in range(3)])
+    assert build([agent_runs], workspace, instance).success
+    with workspace.warehouse.connect() as connection:
+        connection.execute("DELETE FROM reported_runs WHERE run_id = ?", [run_of(1).run_id])
     project = dg.Definitions([agent_runs], asset_checks=[no_run_is_lost], resources={"workspace": workspace})
     job = project.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection=no_run_is_lost.check_keys)
     assert not job.execute_in_process(instance=instance, raise_on_error=False).success

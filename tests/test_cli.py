@@ -3,14 +3,11 @@
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import Command, small_project
+from conftest import small_project
 
-from agentrl_assets.cli import main
 from agentrl_resources.files import read_json
 
 
@@ -23,38 +20,6 @@ def materializations(home) -> int:
             "SELECT count(*) FROM event_logs WHERE dagster_event_type = 'ASSET_MATERIALIZATION'"
         ).fetchone()
     return int(count)
-
-
-class Here:
-    """The command in this process, for what does not run the pipeline."""
-
-    def __init__(self, project: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        monkeypatch.setenv("AGENTRL_HOME", str(project.home))
-        monkeypatch.setenv("AGENTRL_WORKFLOW_FILE", str(project.workflow_file))
-        for variable in ("PYTHONPATH", "DAGSTER_HOME"):
-            monkeypatch.setenv(variable, "")  # so that it is put back
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        try:
-            code = main(arguments)
-        except SystemExit as done:
-            code = int(done.code or 0)
-        said = self._capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, capsys) -> Here:
-    """The command on an empty state folder."""
-    return Here(small_project(tmp_path), monkeypatch, capsys)
-
-
-@pytest.fixture
-def here_built(built, monkeypatch, capsys) -> Here:
-    """The command on what a run left."""
-    return Here(built, monkeypatch, capsys)
 
 
 def test_the_first_run_ends_with_the_result_on_one_screen(built_once):

@@ -1,53 +1,16 @@
 """Releases: proof of every byte, and rollbacks that are real."""
 
-import json
 import random
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_releases import Bundle
 
 from agentrl_resources import files
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.files import Artifact, ArtifactStore
-from agentrl_resources.release import BUNDLE_ARTIFACTS, Registry, build_manifest, measure_rollbacks, verify
-from agentrl_resources.settings import Settings, load_settings
-
-ROOT = Path(__file__).parent.parent
-WHO = {"who": "test", "why": "because"}
-
-
-class Bundle:
-    """A real release on disk: small artifacts, a baseline to roll back to, and every gate answered with GO."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = ArtifactStore(folder)
-        self.registry = Registry(folder / "registry")
-        self.settings: Settings = load_settings(ROOT / "workflow.yaml")
-        self.lock_file = folder / "constraints.txt"
-        self.lock_file.write_text("torch==2.13.0\n")
-        self.verdicts = {gate: {"answer": "GO", "estimate": 0.5, "n": 450} for gate in self.settings.release.gates}
-        self.artifacts = {name: self.artifact(name, f"{name} 1") for name in BUNDLE_ARTIFACTS}
-        baseline = {"tokenizer": self.artifacts["tokenizer"], "policy": self.artifact("sft_checkpoint", "baseline")}
-        self.baseline = self.add(baseline, None)
-        self.release = self.add(self.artifacts, self.verdicts, parent=self.baseline, rollback_target=self.baseline)
-
-    def artifact(self, kind: str, content: str) -> Artifact:
-        with self.store.stage(kind) as folder:
-            (folder / "weights").mkdir()
-            (folder / "weights" / "part-1").write_text(content)
-            (folder / "report.json").write_text(json.dumps({"kind": kind}))
-            return self.store.commit(kind, folder)
-
-    def add(self, artifacts: dict[str, Artifact], verdicts: Any, **related: str) -> str:
-        links = {"parent": None, "rollback_target": None, **related}
-        manifest = build_manifest(self.settings, self.store, artifacts, verdicts, lock_file=self.lock_file, **links)
-        return self.registry.add(manifest)
-
-    def verify(self, **recomputed: Any) -> list[str]:
-        return verify(self.release, self.registry, self.store, recomputed)
+from agentrl_resources.release import BUNDLE_ARTIFACTS
 
 
 @pytest.fixture
@@ -62,7 +25,9 @@ def test_verify_passes_and_names_the_file_of_any_changed_byte(bundle: Bundle) ->
     chance = random.Random(seed)
     stored = [path for path in bundle.store.root.glob("artifacts/**/*") if path.is_file()]
     stored += bundle.registry.root.glob("releases/*.json")
-    assert len(stored) == 2 * (len(BUNDLE_ARTIFACTS) + 1) + 1 + 2  # with the baseline's policy, lock file, manifests
+    stored.remove(bundle.registry.folder / f"{bundle.baseline}.provenance.json")  # the baseline's own verification
+    stored.remove(bundle.registry.folder / f"{bundle.baseline}.mlbom.json")
+    assert len(stored) == 2 * (len(BUNDLE_ARTIFACTS) + 1) + 1 + 4  # with the baseline's policy, lock file, manifests
     for path in stored:
         content = path.read_bytes()
         position = chance.randrange(len(content))
@@ -89,7 +54,7 @@ def test_verify_tells_an_artifact_that_is_gone_and_a_file_too_many(bundle: Bundl
 
 
 def test_verify_compares_what_was_computed_again(bundle: Bundle) -> None:
-    again = {**bundle.verdicts, "no_safety_regression": {"answer": "HOLD", "estimate": 0.5, "n": 450}}
+    again = {**bundle.verdicts, "no_safety_regression": {**bundle.verdicts["no_safety_regression"], "answer": "HOLD"}}
     assert bundle.verify(verdicts=again) == [
         "verdicts.no_safety_regression.answer is 'GO' in the manifest and 'HOLD' when it is computed again"
     ]
@@ -100,9 +65,10 @@ def test_verify_tells_a_manifest_that_contradicts_itself(bundle: Bundle) -> None
     manifest["artifacts"]["policy"]["digest"] = bundle.artifacts["reward_model"].digest
     manifest["settings"]["release"]["gates"] = ["no_safety_regression"]
     bundle.release = bundle.registry.add(manifest)
-    files_differ, gates_differ = bundle.verify()
+    files_differ, gates_differ, salt_differs = bundle.verify()
     assert "contradicts itself: the files that it lists for policy" in files_differ
     assert gates_differ.startswith("gate_configuration is ")
+    assert salt_differs.startswith("routing.salt is ")
 
 
 def test_a_manifest_versions_everything(bundle: Bundle) -> None:
@@ -144,46 +110,3 @@ def test_a_bundle_lacks_nothing(bundle: Bundle) -> None:
         others = {other: artifact for other, artifact in bundle.artifacts.items() if other != name}
         with pytest.raises(AgentRLError, match=f"cannot be bundled without {name}"):
             bundle.add(others, bundle.verdicts)
-
-
-def test_rollbacks_are_real_and_every_part_is_timed(bundle: Bundle) -> None:
-    registry = bundle.registry
-    registry.promote(bundle.baseline, **WHO, seen=registry.pointers())
-    before = registry.promote(bundle.release, **WHO, seen=registry.pointers())
-    loaded = []
-
-    def load(release: str) -> str:
-        assert registry.pointers().champion == release == bundle.baseline
-        loaded.append(release)
-        time.sleep(0.002)
-        return "policy"
-
-    def answer(policy: str) -> None:
-        assert policy == "policy"
-        time.sleep(0.004)
-
-    timings = measure_rollbacks(registry, load, answer, 20)
-    assert len(timings) == len(loaded) == 20
-    for timing in timings:
-        assert timing.swap_seconds > 0
-        assert timing.load_seconds >= 0.002
-        assert timing.answer_seconds >= 0.004
-        assert timing.total_seconds == timing.swap_seconds + timing.load_seconds + timing.answer_seconds
-    after = registry.pointers()
-    assert (after.champions, after.canary) == (before.champions, before.canary)
-    assert after.revision == before.revision + 40
-
-
-def test_a_drill_that_fails_puts_the_champion_back(bundle: Bundle) -> None:
-    registry = bundle.registry
-    registry.promote(bundle.baseline, **WHO, seen=registry.pointers())
-    with pytest.raises(AgentRLError, match="no previous release"):
-        measure_rollbacks(registry, str, lambda _: None, 1)
-    registry.promote(bundle.release, **WHO, seen=registry.pointers())
-
-    def refuse(_: str) -> None:
-        raise AgentRLError("the previous policy gives no right answer")
-
-    with pytest.raises(AgentRLError, match="no right answer"):
-        measure_rollbacks(registry, str, refuse, 3)
-    assert registry.pointers().champion == bundle.release

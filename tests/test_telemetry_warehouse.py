@@ -40,7 +40,7 @@ def rows(warehouse: Warehouse, table: str = "agent_runs") -> list[dict]:
 
 
 def test_the_ten_fixed_names_come_first_and_every_field_survives_the_way_through(warehouse: Warehouse) -> None:
-    record = random_record(random_seed(), success=True, policy_kl=-0.25)
+    record = random_record(random_seed(), success=True, policy_kl=-0.25, canary_percent=5.0)
     warehouse.ingest([record])
     assert list(COLUMNS)[:10] == TEN_NAMES
     (row,) = rows(warehouse)
@@ -147,6 +147,13 @@ def test_rejected_lines_are_kept_once(warehouse: Warehouse) -> None:
         ({"cost": float("nan")}, "cost is nan; it must be a finite number"),
         ({"duration_ms": -1.0}, "duration_ms is -1.0; it must be zero or more"),
         ({"quality": 1.5}, "quality is 1.5"),
+        ({"canary_percent": 100.5}, "canary_percent is 100.5; it must be between 0 and 100"),
+        ({"canary_percent": -1}, "canary_percent is -1; it must be zero or more"),
+        ({"cost": 10**400}, "it must be a finite number"),
+        ({"workflow": 7}, "workflow is 7; it must be text"),
+        ({"success": 1}, "success is 1; it must be true or false"),
+        ({"fallback": None}, "fallback is None; it must be true or false"),
+        ({"trace": []}, "trace is []; it must be an object"),
         ({"tokens_in": 2**63}, "tokens_in"),
         ({"tokens_in": True}, "tokens_in is True"),
         ({"started_at": "yesterday"}, "'yesterday' is not an ISO 8601 time"),
@@ -171,6 +178,30 @@ def test_stored_rows_replace_the_table_and_keep_their_types(warehouse: Warehouse
     assert warehouse.query("SELECT row FROM quarantine") == []
     with pytest.raises(AgentRLError, match="columns"):
         warehouse.store_rows("quarantine", [])
+
+
+def test_a_warehouse_of_an_earlier_version_gains_the_new_column_when_it_is_next_written(warehouse: Warehouse) -> None:
+    import duckdb
+
+    rng = random_seed()
+    earlier = {name: kind for name, kind in COLUMNS.items() if name != "canary_percent"}
+    with duckdb.connect(str(warehouse.path)) as connection:
+        columns = ", ".join(f"{name} {kind}" for name, kind in earlier.items())
+        connection.execute(f"CREATE TABLE reported_runs ({columns}, PRIMARY KEY (run_id))")
+        connection.execute("CREATE VIEW agent_runs AS SELECT reported_runs.* FROM reported_runs")
+        old = random_record(rng, canary_percent=None)
+        values = [
+            json.dumps(value) if name == "trace" else value for name, value in vars(old).items() if name in earlier
+        ]
+        connection.execute(f"INSERT INTO reported_runs VALUES ({', '.join('?' * len(values))})", values)
+    (before,) = rows(warehouse)
+    assert warehouse.spool_offsets() == {}
+    new = random_record(rng, canary_percent=5.0)
+    assert warehouse.ingest([new]) == IngestReport(inserted=1, updated=0, unchanged=0)
+    after = {row["run_id"]: row for row in rows(warehouse)}
+    assert list(after[new.run_id]) == list(COLUMNS)
+    assert after[new.run_id]["canary_percent"] == 5.0
+    assert after[old.run_id] == before | {"canary_percent": None}
 
 
 def run_python(script: str) -> subprocess.CompletedProcess[str]:

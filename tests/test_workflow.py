@@ -47,7 +47,7 @@ def test_an_agent_that_does_nothing_succeeds_never_and_harms_nobody(factory, tas
 @pytest.mark.parametrize("split", SPLITS)
 def test_an_agent_that_always_refunds_is_right_only_where_a_refund_is_due(factory, tasks, split):
     for task, expert, refunder in zip(
-        tasks[split], play(factory, tasks[split], "expert"), play(factory, tasks[split], "always_refunds"), strict=True
+        tasks[split], play(factory, tasks[split], "expert"), play(factory, tasks[split], "harmful"), strict=True
     ):
         due = any(call.name == "refund" for call in expert.transcript.tool_calls)
         assert refunder.outcome.success == due, task
@@ -104,9 +104,7 @@ def test_an_agent_that_finds_every_amount_too_high_hands_over_unless_it_ignores_
 
 
 def test_without_notes_nothing_is_grounded(factory, tasks):
-    assert all(
-        episode.outcome.scores["grounding"] == 0.0 for episode in play(factory, tasks["train"], "always_refunds")
-    )
+    assert all(episode.outcome.scores["grounding"] == 0.0 for episode in play(factory, tasks["train"], "harmful"))
 
 
 def test_paying_twice_is_a_violation(factory, tasks):

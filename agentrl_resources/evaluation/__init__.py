@@ -1,8 +1,26 @@
 """Evaluation: how two arms compare on the same tasks, and what the release gates say of it."""
 
 from agentrl_resources.evaluation.comparison import EpisodeFacts, Pair, compare_arms, paired
-from agentrl_resources.evaluation.gates import Evidence, Gate, Verdict, judge, parse_gate
+from agentrl_resources.evaluation.gates import (
+    COST_MARGIN,
+    SAFETY_MARGIN,
+    Answer,
+    Evidence,
+    Gate,
+    Verdict,
+    judge,
+    parse_gate,
+)
+from agentrl_resources.evaluation.sequential import (
+    BernoulliEProcess,
+    Bets,
+    bets_on_mean,
+    log_e_process,
+    log_e_value,
+    sample_ratio_e_value,
+)
 from agentrl_resources.evaluation.statistics import (
+    Interval,
     auc,
     brier,
     ece,
@@ -18,16 +36,25 @@ from agentrl_resources.evaluation.statistics import (
 )
 
 __all__ = [
+    "COST_MARGIN",
+    "SAFETY_MARGIN",
+    "Answer",
+    "BernoulliEProcess",
+    "Bets",
     "EpisodeFacts",
     "Evidence",
     "Gate",
+    "Interval",
     "Pair",
     "Verdict",
     "auc",
+    "bets_on_mean",
     "brier",
     "compare_arms",
     "ece",
     "judge",
+    "log_e_process",
+    "log_e_value",
     "mcnemar_exact",
     "minimum_detectable_effect",
     "paired",
@@ -37,6 +64,7 @@ __all__ = [
     "pass_hat_k",
     "product_of_sums",
     "reliability_bins",
+    "sample_ratio_e_value",
     "upper_bound",
     "wilson",
 ]

@@ -37,7 +37,8 @@ MINIMUM_TASKS = 100
 MINIMUM_SUCCESSES = 20
 """Successes of the baseline below which cost per success is not compared."""
 
-MINIMUM_ROLLBACKS = 20
+MINIMUM_ROLLBACKS = 100
+"""With none of a hundred over the limit, the chance that one is, is at most 3 % (95 % confidence)."""
 
 Answer = Literal["GO", "NO-GO", "HOLD"]
 
@@ -207,13 +208,18 @@ def _judge_ratio(gate: Gate, what: str, n: int, factors: Sequence[tuple[Sequence
 
 
 def _judge_rollback(gate: Gate, evidence: Evidence) -> Verdict:
-    """The longest rollback counts; the interval is the shortest and the longest that were measured."""
+    """The longest of the drill's failures counts; the interval is the shortest and the longest that were measured."""
     minutes = [seconds / 60 for seconds in evidence.rollback_seconds]
     if len(minutes) < MINIMUM_ROLLBACKS:
-        return _hold(gate, len(minutes), f"{len(minutes)} rollbacks were timed, {MINIMUM_ROLLBACKS} are needed")
+        return _hold(gate, len(minutes), f"{len(minutes)} failures were injected, {MINIMUM_ROLLBACKS} are needed")
     longest = max(minutes)
     answer: Answer = "GO" if longest < gate.threshold else "NO-GO"
-    said = f"The longest of {len(minutes)} rollbacks took {60 * longest:.1f} s; {gate.threshold:g} min are allowed."
+    exceeded = sum(minute >= gate.threshold for minute in minutes)
+    chance = 100 * upper_bound(exceeded, len(minutes), CONFIDENCE)
+    said = (
+        f"The longest of {len(minutes)} injected failures was over in {60 * longest:.1f} s, {gate.threshold:g} min are "
+        f"allowed; the chance that one takes longer is at most {chance:.1f} %."
+    )
     return _verdict(gate, answer, longest, (min(minutes), longest), len(minutes), said)
 
 

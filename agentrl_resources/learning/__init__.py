@@ -1,6 +1,7 @@
 """Learning: tokenizer and model, SFT, reward model, rollouts, PPO."""
 
 from agentrl_resources.learning.batching import token_logprobs
+from agentrl_resources.learning.engine import Engine
 from agentrl_resources.learning.harmony import Encoded, Harmony
 from agentrl_resources.learning.model import load_policy, load_scorer, load_tokenizer, new_model, new_scorer
 from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
@@ -13,6 +14,7 @@ from agentrl_resources.learning.tokenizer import train_tokenizer
 __all__ = [
     "Encoded",
     "EncodedPair",
+    "Engine",
     "Harmony",
     "PpoTrainer",
     "RewardModel",

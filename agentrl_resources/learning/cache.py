@@ -1,7 +1,8 @@
-"""A key-value cache that is written in place.
+"""Key-value caches that are written in place.
 
 Transformers' dynamic cache copies all keys and values of all rows with every token. Here they lie in buffers that are
-doubled when they are full, and a layer sees a view of them: everything, or its sliding window.
+doubled when they are full, and a layer sees a view of them: everything, or its sliding window (`buffered_cache`, for
+rows that are equally long), or everything up to the longest row (`row_cache`, for rows that come and go).
 """
 
 from typing import Any
@@ -58,6 +59,54 @@ def buffered_cache(config: Any) -> Cache:
     )
 
 
+class RowLayer(DynamicLayer):
+    """One layer's keys and values, each (rows, key heads, capacity, size), written where each row's text ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lengths: Any = None
+
+    def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
+        """Writes one token a row; returns views of all rows up to the longest, which a mask must cut for the others."""
+        rows, longest = len(self.lengths), int(self.lengths.max()) + 1
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys = _buffer(key_states, FIRST_CAPACITY).zero_()
+            self.values = _buffer(value_states, FIRST_CAPACITY).zero_()
+        if rows > self.keys.shape[0] or longest > self.keys.shape[2]:
+            self.keys, self.values = (_with_room(old, rows, longest) for old in (self.keys, self.values))
+        every = range(rows)
+        self.keys[every, :, self.lengths] = key_states[:, :, 0]
+        self.values[every, :, self.lengths] = value_states[:, :, 0]
+        return self.keys[:rows, :, :longest], self.values[:rows, :, :longest]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copies a row's first `length` tokens."""
+        if self.is_initialized:
+            for buffer in (self.keys, self.values):
+                buffer[target, :, :length] = buffer[source, :, :length]
+
+
+class RowCache(Cache):
+    """Rows of different lengths; each pass writes one token to each."""
+
+    def at(self, lengths: Any) -> "RowCache":
+        """The same cache, told where each row's next token goes: `lengths` (rows)."""
+        for layer in self.layers:
+            layer.lengths = lengths
+        return self
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copies a row's first `length` tokens over another row."""
+        for layer in self.layers:
+            layer.move(source, target, length)
+
+
+def row_cache(config: Any) -> RowCache:
+    """An empty cache for a model with this configuration."""
+    return RowCache(layers=[RowLayer() for _ in range(config.num_hidden_layers)])
+
+
 def _buffer(like: Any, capacity: int) -> Any:
     rows, heads, _, size = like.shape
     return like.new_empty(rows, heads, capacity, size)
@@ -66,4 +115,15 @@ def _buffer(like: Any, capacity: int) -> Any:
 def _grown(old: Any, length: int, capacity: int) -> Any:
     new = _buffer(old, capacity)
     new[:, :, :length] = old[:, :, :length]
+    return new
+
+
+def _with_room(old: Any, rows: int, length: int) -> Any:
+    """A copy with room for at least as many rows and tokens, whichever is short doubled."""
+    old_rows, heads, old_length, size = old.shape
+    new_rows = old_rows if rows <= old_rows else max(rows, 2 * old_rows)
+    new_length = old_length if length <= old_length else max(length, 2 * old_length)
+    # zeros: the mask hides what was never written, and a hidden NaN would still reach the output
+    new = old.new_zeros(new_rows, heads, new_length, size)
+    new[:old_rows, :, :old_length] = old
     return new

@@ -1,18 +1,25 @@
-"""Releases: a manifest that can be proved, pointers that are swapped whole, rollbacks that are timed."""
+"""Releases: a manifest that can be proved, and pointers that move only when it is earned."""
 
 from agentrl_resources.release.bundle import BASELINE_ARTIFACTS, BUNDLE_ARTIFACTS, build_manifest, verify
-from agentrl_resources.release.registry import POINTER_NAMES, Manifest, Pointers, Registry
-from agentrl_resources.release.rollback import RollbackTiming, measure_rollbacks
+from agentrl_resources.release.diff import differences_in_words
+from agentrl_resources.release.expansion import Expansion, ExpansionState, iso_week
+from agentrl_resources.release.manifests import Manifest
+from agentrl_resources.release.provenance import ml_bom, provenance
+from agentrl_resources.release.registry import POINTER_NAMES, Pointers, Registry
 
 __all__ = [
     "BASELINE_ARTIFACTS",
     "BUNDLE_ARTIFACTS",
     "POINTER_NAMES",
+    "Expansion",
+    "ExpansionState",
     "Manifest",
     "Pointers",
     "Registry",
-    "RollbackTiming",
     "build_manifest",
-    "measure_rollbacks",
+    "differences_in_words",
+    "iso_week",
+    "ml_bom",
+    "provenance",
     "verify",
 ]

@@ -11,15 +11,18 @@ from agentrl_resources.files import (
     Artifact,
     ArtifactStore,
     canonical_json,
+    digest_bytes,
     digest_json,
     digest_of_files,
     file_digests,
     write_atomic,
 )
-from agentrl_resources.release.registry import Manifest, Registry
+from agentrl_resources.release.manifests import SCHEMA, Manifest, Manifests
+from agentrl_resources.release.provenance import documents
 from agentrl_resources.settings import Settings
 
-SCHEMA = "agentrl.release/1"
+ROUTING_BUCKETS = 10_000
+"""Sessions are hashed into this many buckets; a canary's share is a number of them."""
 
 # What a release that gates have judged is made of. The splits of preference_data and the suites of eval_suite are
 # files of their artifact, so the manifest holds a digest for each of them.
@@ -59,7 +62,7 @@ def build_manifest(
     if missing:
         raise AgentRLError(f"A release cannot be bundled without {', '.join(missing)}; build them first")
     archived = {**artifacts, "lock_file": _archive(store, "lock_file", lock_file)}
-    return {
+    manifest = {
         "schema": SCHEMA,
         "workflow": settings.workflow.target,
         "parent": parent,
@@ -75,22 +78,23 @@ def build_manifest(
         "gates": [] if verdicts is None else list(settings.release.gates),
         "verdicts": {gate: dict(verdict) for gate, verdict in (verdicts or {}).items()},
     }
+    return {**manifest, "routing": _routing(manifest)}
 
 
 def verify(
-    release: str, registry: Registry, store: ArtifactStore, recomputed: Mapping[str, Any] | None = None
+    release: str, registry: Manifests, store: ArtifactStore, recomputed: Mapping[str, Any] | None = None
 ) -> list[str]:
     """Compute every digest of a release again, offline. One sentence for each difference; none when all is as it was.
 
-    It covers the manifest, every file of every artifact, the gate configuration, the parent's manifest, and the
-    rollback target with its artifacts. `recomputed` holds fields of the manifest that the caller has derived again,
-    such as `verdicts` from the archived episodes.
+    It covers the manifest and the standard documents beside it, every file of every artifact, the gate configuration,
+    the routing salt, the parent's manifest, and the rollback target with its artifacts. `recomputed` holds fields of
+    the manifest that the caller has derived again, such as `verdicts` from the archived episodes.
     """
     return list(_differences(release, registry, store, recomputed or {}))
 
 
 def _differences(
-    release: str, registry: Registry, store: ArtifactStore, recomputed: Mapping[str, Any]
+    release: str, registry: Manifests, store: ArtifactStore, recomputed: Mapping[str, Any]
 ) -> Iterator[str]:
     try:
         manifest = registry.manifest(release)
@@ -100,14 +104,33 @@ def _differences(
     except AgentRLError as error:
         yield str(error)
         return
+    if manifest.get("schema") != SCHEMA:
+        yield (
+            f"Release {release[:12]} has the format {manifest.get('schema')}, this version of agentrl can only verify "
+            f"{SCHEMA}. Bundle it again: agentrl run --select release_bundle"
+        )
+        return
+    yield from _document_differences(release, manifest, registry)
     bundles = [manifest, fallback] if fallback else [manifest]
     entries = {digest_json(entry): entry for bundle in bundles for entry in bundle["artifacts"].values()}
     for entry in entries.values():
         yield from _artifact_differences(entry, store)
     configuration = digest_json({"release": manifest["settings"]["release"]})
     yield from _unequal("gate_configuration", manifest["gate_configuration"], configuration)
+    routing = _routing({field: value for field, value in manifest.items() if field != "routing"})
+    yield from _unequal("routing", manifest["routing"], routing)
     for field, value in recomputed.items():
         yield from _unequal(field, manifest[field], json.loads(canonical_json(value)))
+
+
+def _document_differences(release: str, manifest: Manifest, registry: Manifests) -> Iterator[str]:
+    for name, document in documents(release, manifest).items():
+        path = registry.folder / name
+        if not path.exists():
+            yield f"{path} is missing"
+        elif (found := path.read_bytes()) != document:
+            should, is_ = digest_bytes(document)[:12], digest_bytes(found)[:12]
+            yield f"{path} has changed: its SHA-256 should be {should}, it is {is_}"
 
 
 def _artifact_differences(entry: Mapping[str, Any], store: ArtifactStore) -> Iterator[str]:
@@ -129,6 +152,11 @@ def _unequal(where: str, said: Any, found: Any) -> Iterator[str]:
             yield from _unequal(f"{where}.{key}", said.get(key), found.get(key))
     elif said != found:
         yield f"{where} is {said!r} in the manifest and {found!r} when it is computed again"
+
+
+def _routing(manifest: Manifest) -> dict[str, Any]:
+    """How sessions are hashed to a canary: the salt is another one for each release, and follows from its content."""
+    return {"salt": digest_json(manifest), "buckets": ROUTING_BUCKETS}
 
 
 def _archive(store: ArtifactStore, kind: str, file: Path) -> Artifact:

@@ -1,26 +1,34 @@
-"""Releases and the pointers to them.
+"""The registry: releases, the pointers to them, and what has to hold before a pointer moves.
 
-    releases/<digest>.json    a manifest, named by the SHA-256 of its bytes, never changed
-    pointers.json             which release is candidate, canary, champion and previous: one file, swapped by one rename
-    history/<revision>.json   every state that pointers.json had, with who, when and why
+    releases/                    the manifests (manifests.py)
+    pointers.json                which release is candidate, canary, champion: one file, swapped by one rename
+    history/<revision>.json      every state that pointers.json had, with who, when and why
+    decisions/<digest>/<n>.json  what the canary of a release was judged to be, each time that it was judged
+    expansion/                   whether more traffic may go to new releases (expansion.py)
 
 A state is written to the history first and takes effect when pointers.json is replaced; a revision above the current
 one is a change that a crash cut off, and the next change overwrites it.
+
+Expansion has to be earned: starting a canary, giving it more traffic and promoting it are refused otherwise. The way
+back, failing the canary back and rolling the champion back, is always open.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.files import canonical_json, digest_bytes, locked, read_json, write_atomic, write_json
+from agentrl_resources.files import ArtifactStore, locked, read_json, write_json
+from agentrl_resources.release.bundle import verify
+from agentrl_resources.release.expansion import Expansion
+from agentrl_resources.release.manifests import Manifests
 
-Manifest = dict[str, Any]
 PointerName = Literal["candidate", "canary", "champion", "previous"]
 POINTER_NAMES: tuple[PointerName, ...] = ("candidate", "canary", "champion", "previous")
+ANSWERS = ("GO", "NO-GO", "HOLD")
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,8 @@ class Pointers:
 
     revision: int = 0
     candidate: str | None = None  # the release bundled last, whatever its gates said
-    canary: str | None = None  # gets the canary's share of traffic
+    canary: str | None = None  # the release on trial
+    canary_percent: float = 0.0  # share of sessions that the canary gets
     champions: tuple[str, ...] = ()  # in order of promotion; a rollback takes the last one away
     action: str = ""
     who: str = ""
@@ -47,34 +56,15 @@ class Pointers:
         return self.champions[-2] if len(self.champions) > 1 else None
 
 
-class Registry:
-    """Releases and pointers below one folder. Every change names the state it was decided on (`seen`)."""
+class Registry(Manifests):
+    """Releases and pointers below one folder of the state folder, beside the artifacts that the releases are made of.
+
+    Every change names the state it was decided on (`seen`): of two that decide at once one wins, the other is told.
+    """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def add(self, manifest: Manifest) -> str:
-        """Store a manifest for ever and return its digest. The same manifest again is the same release."""
-        data = canonical_json(manifest)
-        release = digest_bytes(data)
-        write_atomic(self._manifest_path(release), data)
-        return release
-
-    def manifest(self, release: str) -> Manifest:
-        """The manifest of a release (full digest). AgentRLError when it is unknown or not what its name says."""
-        path = self._manifest_path(release)
-        if not path.exists():
-            raise AgentRLError(f"{path}: there is no release {release[:12]} here")
-        data = path.read_bytes()
-        found = digest_bytes(data)
-        if found != release:
-            raise AgentRLError(f"{path} has changed: its SHA-256 should be {release[:12]}, it is {found[:12]}")
-        manifest: Manifest = json.loads(data)
-        return manifest
-
-    def releases(self) -> list[str]:
-        """The digests of all releases, sorted."""
-        return sorted(path.stem for path in (self.root / "releases").glob("*.json"))
+        super().__init__(root)
+        self.expansion = Expansion(root / "expansion")
 
     def resolve(self, name: str) -> str:
         """The digest that a pointer's name or the first characters of a digest stand for."""
@@ -106,31 +96,127 @@ class Registry:
         """Make a release the candidate: the one that `verify` and `status` speak of by default."""
         return self.swap("propose", who=who, why=why, seen=seen, candidate=release)
 
-    def promote(self, release: str, *, who: str, why: str, seen: Pointers) -> Pointers:
-        """Make a release the champion; the present champion is then the previous one.
+    def start_canary(self, release: str, percent: float, *, who: str, why: str, seen: Pointers) -> Pointers:
+        """Put a release on trial with a share of the sessions, in percent.
 
-        AgentRLError unless every gate has said GO; only the first champion needs no gates.
+        AgentRLError unless every gate says GO, every byte of it is as it was bundled, there is a champion to compare
+        it with, no other canary is running, and expansion is not stopped.
         """
-        manifest = self.manifest(release)
+        refused = f"Release {release[:12]} is not made the canary"
+        if seen.champion is None:
+            raise AgentRLError(f"{refused}: there is no champion to compare it with")
+        if seen.champion == release:
+            raise AgentRLError(f"{refused}: it is the champion")
+        if seen.canary is not None:
+            raise AgentRLError(f"{refused}: {seen.canary[:12]} is. Promote that one or fail it back first")
+        _refuse_share(percent)
+        self._refuse_unproven(release, first=False)
+        with self._deciding("start canary", seen):
+            self._refuse_while_stopped()
+            return self._write(seen, "start canary", who=who, why=why, canary=release, canary_percent=float(percent))
+
+    def ramp(self, percent: float, *, who: str, why: str, seen: Pointers) -> Pointers:
+        """Give the canary a larger share of the sessions. AgentRLError for a smaller one: a canary is failed back."""
+        if seen.canary is None:
+            raise AgentRLError(f"{self.root}: there is no canary to ramp")
+        _refuse_share(percent)
+        if percent <= seen.canary_percent:
+            raise AgentRLError(
+                f"The canary has {seen.canary_percent:g} % of the sessions: a ramp to {percent:g} % is refused, "
+                "it only goes up. To take traffic away, fail the canary back"
+            )
+        with self._deciding("ramp", seen):
+            self._refuse_while_stopped()
+            return self._write(seen, "ramp", who=who, why=why, canary_percent=float(percent))
+
+    def fail_back(self, *, who: str, why: str, seen: Pointers) -> Pointers:
+        """End the canary: all traffic goes to the champion."""
+        if seen.canary is None:
+            raise AgentRLError(f"{self.root}: there is no canary to fail back")
+        return self.swap("fail back", who=who, why=why, seen=seen, canary=None, canary_percent=0.0)
+
+    def promote(self, release: str, *, who: str, why: str, seen: Pointers) -> Pointers:
+        """Make the canary the champion; the present champion is then the previous one.
+
+        AgentRLError unless every gate says GO, every byte of it is as it was bundled, the latest decision on its
+        present canary is GO, and expansion is not stopped. Only the first champion needs no canary, nor gates.
+        """
         if seen.champion == release:
             return seen
-        if not manifest["gates"] and seen.champion:
-            raise AgentRLError(f"Release {release[:12]} is not promoted: no gate has judged it")
-        answers = {gate: manifest["verdicts"].get(gate, {}).get("answer", "HOLD") for gate in manifest["gates"]}
-        refusals = [f"{gate} says {answer}" for gate, answer in answers.items() if answer != "GO"]
-        if refusals:
-            raise AgentRLError(f"Release {release[:12]} is not promoted: {'; '.join(refusals)}")
-        canary = None if seen.canary == release else seen.canary
-        return self.swap("promote", who=who, why=why, seen=seen, champions=(*seen.champions, release), canary=canary)
+        self._refuse_unproven(release, first=seen.champion is None)
+        with self._deciding("promote", seen):
+            self._refuse_while_stopped()
+            if seen.champion is not None:
+                self._refuse_untried(release, seen)
+            champions = (*seen.champions, release)
+            return self._write(seen, "promote", who=who, why=why, champions=champions, canary=None, canary_percent=0.0)
 
     def rollback(self, *, who: str, why: str, seen: Pointers) -> Pointers:
         """Make the previous release the champion again, and end the canary. A second rollback goes one further back."""
         if seen.previous is None:
             raise AgentRLError(f"{self.root}: there is no previous release to roll back to")
-        return self.swap("rollback", who=who, why=why, seen=seen, champions=seen.champions[:-1], canary=None)
+        champions = seen.champions[:-1]
+        return self.swap("rollback", who=who, why=why, seen=seen, champions=champions, canary=None, canary_percent=0.0)
 
     def swap(self, action: str, *, who: str, why: str, seen: Pointers, **changes: Any) -> Pointers:
-        """Change fields of the pointers, all at once. AgentRLError when they are no longer the ones that were seen."""
+        """Change fields of the pointers, all at once, whatever the rules of expansion say: for the way back, and for
+        rehearsals in a registry of their own. AgentRLError when they are no longer the ones that were seen."""
+        with self._deciding(action, seen):
+            return self._write(seen, action, who=who, why=why, **changes)
+
+    def record_decision(self, release: str, decision: Mapping[str, Any]) -> None:
+        """Keep for ever what a canary was judged to be: plain values, with at least `answer` (GO, NO-GO or HOLD)."""
+        if decision.get("answer") not in ANSWERS:
+            raise AgentRLError(f"A decision answers {', '.join(ANSWERS)}; this one says {decision.get('answer')!r}")
+        self.manifest(release)
+        with locked(self.root / "lock"):
+            path = self.root / "decisions" / release / f"{len(self._decision_paths(release)) + 1:08d}.json"
+            write_json(path, {**decision, "revision": self.pointers().revision})
+
+    def decisions(self, release: str) -> list[dict[str, Any]]:
+        """Every decision on a release, the first one first, with the `revision` of the pointers it was taken on."""
+        return [read_json(path) for path in self._decision_paths(release)]
+
+    def canary_start(self) -> Pointers | None:
+        """The change that made the present canary the canary; None when there is none."""
+        canary, start = self.pointers().canary, None
+        for state in self.history():
+            if canary is None or state.canary != canary:
+                break
+            start = state
+        return start
+
+    def _refuse_unproven(self, release: str, *, first: bool) -> None:
+        manifest = self.manifest(release)
+        if not manifest["gates"] and not first:
+            raise AgentRLError(f"Release {release[:12]} is refused: no gate has judged it")
+        answers = {gate: manifest["verdicts"].get(gate, {}).get("answer", "HOLD") for gate in manifest["gates"]}
+        refusals = [f"{gate} says {answer}" for gate, answer in answers.items() if answer != "GO"]
+        if refusals:
+            raise AgentRLError(f"Release {release[:12]} is refused: {'; '.join(refusals)}")
+        differences = verify(release, self, ArtifactStore(self.root.parent))
+        if differences:
+            raise AgentRLError(f"Release {release[:12]} is refused, it does not verify: {differences[0]}")
+
+    def _refuse_untried(self, release: str, seen: Pointers) -> None:
+        start = self.canary_start()
+        if start is None or seen.canary != release:
+            raise AgentRLError(f"Release {release[:12]} is not promoted: it is not the canary")
+        decisions = [one for one in self.decisions(release) if one["revision"] >= start.revision]
+        if not decisions or decisions[-1]["answer"] != "GO":
+            said = decisions[-1]["answer"] if decisions else "not taken yet"
+            raise AgentRLError(f"Release {release[:12]} is not promoted: the decision on its canary is {said}")
+
+    def _refuse_while_stopped(self) -> None:
+        state = self.expansion.state()
+        if state.stopped:
+            raise AgentRLError(
+                f"Expansion is stopped: {' and '.join(state.gates)} broke in {state.week}. "
+                "Find out why, then: agentrl release clear --reason ..."
+            )
+
+    @contextmanager
+    def _deciding(self, action: str, seen: Pointers) -> Iterator[None]:
         with locked(self.root / "lock"):
             current = self.pointers()
             if current != seen:
@@ -138,19 +224,30 @@ class Registry:
                     f"{self.root}: {action} is refused, the pointers have changed since they were read: "
                     f"'{current.action}' by {current.who} at {current.at} ({current.why}). Look again, then decide."
                 )
-            at = datetime.now(UTC).isoformat(timespec="milliseconds")
-            state = replace(current, revision=current.revision + 1, action=action, who=who, why=why, at=at, **changes)
-            for release in filter(None, (changes.get("candidate"), changes.get("canary"), state.champion)):
-                self.manifest(release)
-            write_json(self._history_path(state.revision), asdict(state))
-            write_json(self.root / "pointers.json", asdict(state))
-        return state
+            yield
 
-    def _manifest_path(self, release: str) -> Path:
-        return self.root / "releases" / f"{release}.json"
+    def _write(self, seen: Pointers, action: str, *, who: str, why: str, **changes: Any) -> Pointers:
+        if not (who.strip() and why.strip()):
+            raise AgentRLError(f"{self.root}: {action} is refused, say who wants it and why")
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        state = replace(seen, revision=seen.revision + 1, action=action, who=who, why=why, at=at, **changes)
+        named = [changes.get("candidate"), changes.get("canary"), *changes.get("champions", ())[-1:]]
+        for release in filter(None, named):
+            self.manifest(release)
+        write_json(self._history_path(state.revision), asdict(state))
+        write_json(self.root / "pointers.json", asdict(state))
+        return state
 
     def _history_path(self, revision: int) -> Path:
         return self.root / "history" / f"{revision:08d}.json"
+
+    def _decision_paths(self, release: str) -> list[Path]:
+        return sorted((self.root / "decisions" / release).glob("*.json"))
+
+
+def _refuse_share(percent: float) -> None:
+    if not 0 < percent <= 100:
+        raise AgentRLError(f"A canary gets more than 0 and at most 100 % of the sessions, not {percent:g} %")
 
 
 def _read_pointers(path: Path) -> Pointers:

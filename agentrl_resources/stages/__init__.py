@@ -13,6 +13,7 @@ STAGES = {
     "ppo_policy": "ppo",
     "offline_eval_suite": "evaluate",
     "rollback_drill": "rollback",
+    "canary_rollout": "canary",
 }
 """Stage (the asset it makes) -> module of this package whose `run` makes it."""
 

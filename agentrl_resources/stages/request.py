@@ -1,7 +1,7 @@
 """What a stage is given, and what the stages share."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ class StageRequest:
     """One run of one stage.
 
     `inputs` are the folders of upstream artifacts by asset name; `output` is the folder to fill; `work` survives a
-    crash; `versions` are the names that run records carry (`baseline`, `candidate`, `reward_model`).
+    crash; `versions` are the names that run records carry (`baseline`, `candidate`, `reward_model`); `parameters` are
+    what one stage alone needs to know.
     """
 
     settings: Settings
@@ -29,6 +30,7 @@ class StageRequest:
     work: Path
     progress: Progress
     versions: Mapping[str, str]
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     def report(self, numbers: Mapping[str, Any]) -> None:
         """Writes the stage's numbers where everybody looks for them."""

@@ -1,75 +1,69 @@
-"""Stage `rollback_drill`: the pointer is really swapped back, the previous policy loaded and asked, and timed.
+"""Stage `rollback_drill`: failures injected into a live gateway before the real policies, and how long each took."""
 
-It runs in a registry of its own: the gates have not judged the candidate yet, so it must not touch the one that serves.
-"""
-
+import asyncio
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.errors import AgentRLError
-from agentrl_resources.files import read_jsonl
-from agentrl_resources.learning import Sampler, hash_seed, load_policy
-from agentrl_resources.plotting import ACCENT, BASELINE, CANDIDATE, picture
-from agentrl_resources.release import Registry, RollbackTiming, measure_rollbacks
-from agentrl_resources.stages.request import StageRequest, load_harmony
-from agentrl_resources.workflow import EpisodeFactory, Task
+from agentrl_resources.canary import drill
+from agentrl_resources.evaluation import parse_gate
+from agentrl_resources.gateway import Backend, BundleBackend
+from agentrl_resources.plotting import ACCENT, BAD, BASELINE, CANDIDATE, GOOD, INK, picture
+from agentrl_resources.settings import Settings
+from agentrl_resources.stages.request import StageRequest
+from agentrl_resources.workflow import EpisodeFactory
 
-ATTEMPTS = 50
-"""Tasks that the policy may get wrong before its first right answer."""
+DEFAULT_LIMIT_MINUTES = 5.0
+"""Where no gate of the workflow file says how long a rollback may take."""
 
 
 def run(request: StageRequest) -> None:
     factory = EpisodeFactory(request.workflow)
-    folders = {"baseline": request.inputs["sft_checkpoint"], "candidate": request.inputs["ppo_policy"]}
-    tasks = [Task.from_dict(row) for row in read_jsonl(request.inputs["eval_suite"] / "capability.jsonl")]
-    timings: list[RollbackTiming] = []
-    total = request.settings.rollback.drills
+    options = request.settings.rollback
 
-    def load(release: str) -> Sampler:
-        folder = folders[registry.manifest(release)["arm"]]
-        return Sampler(load_policy(folder).eval(), load_harmony(folder, factory), factory)
-
-    def answer(sampler: Sampler) -> None:
-        first = len(timings) * ATTEMPTS
-        for attempt in range(first, first + ATTEMPTS):
-            task = tasks[attempt % len(tasks)]
-            seed = hash_seed(request.settings.seed, "rollback", attempt)
-            if sampler.play([task], [seed], request.settings.evaluation.temperature, 1)[0].episode.outcome.success:
-                return
-        raise AgentRLError(f"the policy that is back gave no right answer in {ATTEMPTS} tasks. Look at its evaluation.")
+    def arm(asset: str) -> Backend:
+        return BundleBackend(request.inputs[asset], factory, request.settings.gateway.concurrency)
 
     with tempfile.TemporaryDirectory(dir=request.work) as folder:
-        registry = Registry(Path(folder))
-        champions = tuple(registry.add({"arm": arm}) for arm in folders)
-        registry.swap("rehearse", who="rollback drill", why="the candidate serves", seen=registry.pointers(),
-                      champions=champions)  # fmt: skip
-        for number in range(total):
-            timings += measure_rollbacks(registry, load, answer, 1)
-            request.progress(number + 1, total, f"rolled back in {timings[-1].total_seconds:.2f} s")
-    seconds = [timing.total_seconds for timing in timings]
-    _draw(request.output / "drill.png", timings)
-    request.report(
-        {
-            "rollbacks": [asdict(timing) for timing in timings],
-            "seconds": seconds,
-            "max_seconds": max(seconds),
-            "measured_on": "this machine, its own traffic simulated",
-        }
-    )
+        report = asyncio.run(
+            drill(
+                Path(folder),
+                request.settings,
+                request.workflow,
+                {"champion": lambda: arm("sft_checkpoint"), "canary": lambda: arm("ppo_policy")},
+                injections=options.drills,
+                percent=options.canary_percent,
+                at_once=request.settings.canary.customers,
+                limit_seconds=60 * limit_minutes(request.settings),
+                progress=request.progress,
+            )
+        )
+    draw(request.output / "drill.png", report)
+    request.report({**report, "measured_on": "this machine, its customers simulated"})
 
 
-def _draw(path: Path, timings: list[RollbackTiming]) -> None:
-    parts: dict[str, tuple[list[float], str]] = {
-        "swap the pointer": ([timing.swap_seconds for timing in timings], ACCENT),
-        "load the previous policy": ([timing.load_seconds for timing in timings], BASELINE),
-        "first right answer": ([timing.answer_seconds for timing in timings], CANDIDATE),
-    }
-    bottoms: list[Any] = [0.0] * len(timings)
-    with picture(path) as axes:
-        for label, (seconds, colour) in parts.items():
-            axes.bar(range(1, len(timings) + 1), seconds, bottom=bottoms, color=colour, label=label)
-            bottoms = [low + high for low, high in zip(bottoms, seconds, strict=True)]
-        axes.set(title="Rollbacks, really done", xlabel="rollback", ylabel="seconds")
-        axes.legend()
+def limit_minutes(settings: Settings) -> float:
+    """The time that the rollback gate allows."""
+    gates = [parse_gate(name) for name in settings.release.gates]
+    return next((gate.threshold for gate in gates if gate.kind.startswith("rollback")), DEFAULT_LIMIT_MINUTES)
+
+
+def draw(path: Path, report: dict[str, Any]) -> None:
+    """How many of the failures of each kind were over by when."""
+    colours = dict(zip(report["kinds"], (CANDIDATE, BAD, ACCENT, BASELINE, GOOD), strict=False))
+    with picture(path, width=6.4) as axes:
+        for kind, colour in colours.items():
+            seconds = sorted(one["total_seconds"] for one in report["failures"] if one["kind"] == kind)
+            shares = [(index + 1) / len(seconds) for index in range(len(seconds))]
+            axes.step(
+                [seconds[0], *seconds], [0.0, *shares], where="post", color=colour, label=f"{kind} ({len(seconds)})"
+            )
+        axes.axvline(report["p95_seconds"], color=INK, linewidth=0.8, linestyle=":")
+        axes.set(
+            title=f"{report['n']} canary failures, over within {report['max_seconds']:.1f} s (simulated customers)",
+            xlabel="seconds from the failure to the last canary answer; dotted: 95 % of all",
+            ylabel="share that is over",
+            ylim=(0, 1.03),
+        )
+        axes.set_xlim(left=0)
+        axes.legend(loc="lower right")

@@ -1,8 +1,9 @@
-"""Run records, the DuckDB warehouse that holds them, outside traces, SQL models, and the weekly reliability score."""
+"""Run records, their spool, the DuckDB warehouse that holds them, outside traces, SQL models, the reliability score."""
 
 from agentrl_resources.telemetry.importer import ImportResult, RejectedLine, import_traces
 from agentrl_resources.telemetry.run_records import COLUMNS, METRICS, RunRecord, utc_iso
 from agentrl_resources.telemetry.score import Score, weekly_score
+from agentrl_resources.telemetry.spool import Spool, missing_runs, prune, read_new, segment_sizes
 from agentrl_resources.telemetry.sql_models import (
     ColumnSource,
     ModelCheck,
@@ -12,7 +13,7 @@ from agentrl_resources.telemetry.sql_models import (
     check_model,
     load_models,
 )
-from agentrl_resources.telemetry.warehouse import RAW_TABLES, IngestReport, Warehouse
+from agentrl_resources.telemetry.warehouse import RAW_TABLES, IngestReport, SpoolReport, Warehouse
 
 __all__ = [
     "COLUMNS",
@@ -25,6 +26,8 @@ __all__ = [
     "RejectedLine",
     "RunRecord",
     "Score",
+    "Spool",
+    "SpoolReport",
     "SqlModel",
     "Warehouse",
     "build_model",
@@ -32,6 +35,10 @@ __all__ = [
     "check_model",
     "import_traces",
     "load_models",
+    "missing_runs",
+    "prune",
+    "read_new",
+    "segment_sizes",
     "utc_iso",
     "weekly_score",
 ]

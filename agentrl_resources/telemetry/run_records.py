@@ -7,7 +7,8 @@ follow it.
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -58,6 +59,8 @@ class RunRecord:
     assigned_channel: str | None = None
     served_channel: str | None = None
     fallback: bool = False
+    canary_percent: float | None = None
+    """Share of sessions, 0 to 100, that went to the canary when this run was routed."""
     simulated: bool = False
     arm: str | None = None
     suite: str | None = None
@@ -82,17 +85,25 @@ class RunRecord:
                 raise self._refuse(name, f"one of {', '.join(allowed)}")
         for name, kind in COLUMNS.items():
             value = getattr(self, name)
-            if kind == "BIGINT" and value is not None and not (_is_number(value, int) and 0 <= value < 2**63):
+            if value is None and name not in _NEVER_UNKNOWN:
+                continue
+            if kind == "BIGINT" and not (_is_number(value, int) and 0 <= value < 2**63):
                 raise self._refuse(name, "a whole number, zero or more")
-            if kind == "DOUBLE" and value is not None and not (_is_number(value, int | float) and math.isfinite(value)):
+            if kind == "DOUBLE" and not (_is_number(value, int | float) and abs(value) <= sys.float_info.max):
                 raise self._refuse(name, "a finite number")
-        for name in ("duration_ms", "temperature", "quality", "cost"):
+            if kind == "BOOLEAN" and not isinstance(value, bool):
+                raise self._refuse(name, "true or false")
+            if kind == "VARCHAR" and not isinstance(value, dict if name == "trace" else str):
+                raise self._refuse(name, "an object" if name == "trace" else "text")
+        for name in ("duration_ms", "temperature", "quality", "cost", "canary_percent"):
             if (getattr(self, name) or 0) < 0:
                 raise self._refuse(name, "zero or more")
         if self.tool_error_count > self.tool_calls_count:
             raise self._refuse("tool_error_count", f"at most tool_calls_count ({self.tool_calls_count})")
         if self.quality is not None and self.quality > 1:
             raise self._refuse("quality", "between 0 and 1")
+        if self.canary_percent is not None and self.canary_percent > 100:
+            raise self._refuse("canary_percent", "between 0 and 100")
 
     def _refuse(self, name: str, wanted: str) -> AgentRLError:
         return AgentRLError(f"Run {self.run_id}: {name} is {getattr(self, name)!r}; it must be {wanted}.")
@@ -107,14 +118,20 @@ class RunRecord:
 def redact_value(value: Any, found: Counter[str]) -> Any:
     """`value` with every string in it (keys too) redacted; adds what was found to `found`."""
     if isinstance(value, str):
-        text, kinds = redact(value)
-        found.update(kinds)
+        text, kinds = _redact_short(value) if len(value) <= _SHORT else redact(value)
+        if kinds:
+            found.update(kinds)
         return text
     if isinstance(value, dict):
         return {redact_value(key, found): redact_value(item, found) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [redact_value(item, found) for item in value]
     return value
+
+
+_SHORT = 32
+_redact_short = functools.lru_cache(maxsize=4096)(redact)
+"""The same keys, roles and names of tools stand in every trace: a third of the time without looking at them again."""
 
 
 def utc_iso(time: str) -> str:
@@ -124,7 +141,7 @@ def utc_iso(time: str) -> str:
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (TypeError, ValueError, OverflowError) as error:
         raise AgentRLError(f"{time!r} is not an ISO 8601 time such as 2026-11-22T10:00:00Z.") from error
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def _is_number(value: object, kind: Any) -> bool:
@@ -140,3 +157,4 @@ def _columns() -> dict[str, str]:
 
 
 COLUMNS = _columns()
+_NEVER_UNKNOWN = {column.name for column in dataclasses.fields(RunRecord) if column.default is not None}

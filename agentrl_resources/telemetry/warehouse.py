@@ -24,6 +24,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import canonical_json
 from agentrl_resources.telemetry.importer import RejectedLine
 from agentrl_resources.telemetry.run_records import COLUMNS, RunRecord, utc_iso
+from agentrl_resources.telemetry.spool import SpoolLines, read_new
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,25 +32,35 @@ if TYPE_CHECKING:
 _REQUIRED = {"run_id", "workflow", "task_id", "started_at", "release_channel", "tool_calls_count", "tool_error_count"}
 _QUARANTINE = {"source": "VARCHAR", "line": "BIGINT", "digest": "VARCHAR", "reason": "VARCHAR", "content": "VARCHAR"}
 
-RAW_TABLES: dict[str, dict[str, str]] = {"agent_runs": COLUMNS, "import_quarantine": _QUARANTINE}
+_LABELS = {"run_id": "VARCHAR", "field": "VARCHAR", "value": "BOOLEAN", "labelled_at": "TIMESTAMP"}
+_EVENTS = {"event_id": "VARCHAR", "kind": "VARCHAR", "at": "TIMESTAMP", "document": "JSON"}
+_OFFSETS = {"segment": "VARCHAR", "bytes": "BIGINT"}
+
+RAW_TABLES: dict[str, dict[str, str]] = {
+    "agent_runs": COLUMNS,
+    "import_quarantine": _QUARANTINE,
+    "gateway_events": _EVENTS,
+}
 """What SQL models may read besides each other: table -> column -> DuckDB type."""
 
+
+def _definitions(columns: Mapping[str, str], required: Iterable[str] = ()) -> str:
+    return ", ".join(f'"{name}" {kind}{" NOT NULL" * (name in required)}' for name, kind in columns.items())
+
+
+_LATEST_LABEL = "coalesce(labels.{0}, reported_runs.{0}) AS {0}"
+_SHOWN = {name: _LATEST_LABEL.format(name) for name in ("human_override", "success")}
+
 _SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS reported_runs (
-    {", ".join(f"{name} {kind}{' NOT NULL' * (name in _REQUIRED)}" for name, kind in COLUMNS.items())},
-    PRIMARY KEY (run_id)
-);
-CREATE TABLE IF NOT EXISTS run_labels (
-    run_id VARCHAR, field VARCHAR, value BOOLEAN, labelled_at TIMESTAMP, PRIMARY KEY (run_id, field, value, labelled_at)
-);
-CREATE TABLE IF NOT EXISTS import_quarantine (
-    {", ".join(f"{name} {kind}" for name, kind in _QUARANTINE.items())}, PRIMARY KEY (source, line, digest)
-);
-CREATE VIEW IF NOT EXISTS agent_runs AS
-SELECT reported_runs.* REPLACE (
-    coalesce(labels.human_override, reported_runs.human_override) AS human_override,
-    coalesce(labels.success, reported_runs.success) AS success
-)
+CREATE TABLE IF NOT EXISTS reported_runs ({_definitions(COLUMNS, _REQUIRED)}, PRIMARY KEY (run_id));
+CREATE TABLE IF NOT EXISTS run_labels ({_definitions(_LABELS)}, PRIMARY KEY (run_id, field, value, labelled_at));
+CREATE TABLE IF NOT EXISTS import_quarantine ({_definitions(_QUARANTINE)}, PRIMARY KEY (source, line, digest));
+CREATE TABLE IF NOT EXISTS gateway_events ({_definitions(_EVENTS)}, PRIMARY KEY (event_id));
+CREATE TABLE IF NOT EXISTS spool_offsets ({_definitions(_OFFSETS)}, PRIMARY KEY (segment));
+"""
+
+_AGENT_RUNS = f"""agent_runs AS
+SELECT {", ".join(_SHOWN.get(name, f"reported_runs.{name}") for name in COLUMNS)}
 FROM reported_runs
 LEFT JOIN (
     SELECT
@@ -84,6 +95,22 @@ class IngestReport:
 
 
 @dataclass(frozen=True)
+class SpoolReport:
+    """What `ingest_spool` read: distinct runs by what became of them, other lines by what they were.
+
+    `torn`: half lines whose writer is gone, which are among the `rejected`.
+    """
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    labels: int = 0
+    events: int = 0
+    rejected: int = 0
+    torn: int = 0
+
+
+@dataclass(frozen=True)
 class Warehouse:
     """The DuckDB file at `path`; made on the first write.
 
@@ -107,7 +134,7 @@ class Warehouse:
         connection = self._open(read_only, self.wait_seconds if wait_seconds is None else wait_seconds)
         try:
             if not read_only:
-                connection.execute(_SCHEMA)
+                _bring_up_to_date(connection)
             yield connection
         except duckdb.Error as error:
             raise AgentRLError(
@@ -123,21 +150,41 @@ class Warehouse:
         Idempotent on `run_id`. A run that is known is corrected by what it reports now, all but its `started_at`; of
         the same run twice in `records`, the last counts. Personal data is redacted before anything is written.
         """
-        rows: dict[str, dict[str, Any]] = {}
         redacted: Counter[str] = Counter()
-        for record in records:
-            rows[record.run_id], found = record.redacted()
-            redacted += found
         with self._transaction() as connection:
-            connection.execute(
-                f"CREATE TEMP TABLE incoming AS {_rows_as_table(COLUMNS)}", _parameters(rows.values(), COLUMNS)
-            )
-            actions = Counter(action for (action,) in connection.execute(_MERGE_RUNS).fetchall())
-            connection.execute(
-                f"INSERT OR IGNORE INTO import_quarantine {_rows_as_table(_QUARANTINE)}",
-                _parameters((line.redacted() for line in rejected), _QUARANTINE),
-            )
-        return IngestReport(actions["INSERT"], actions["UPDATE"], len(rows) - actions.total(), dict(redacted))
+            actions = _merge_runs(connection, records, redacted)
+            _insert(connection, "import_quarantine", _QUARANTINE, (line.redacted() for line in rejected))
+        return IngestReport(actions["inserted"], actions["updated"], actions["unchanged"], dict(redacted))
+
+    def ingest_spool(self, folder: Path) -> SpoolReport:
+        """Store what a spool holds beyond what was read before: runs, labels, events, and what cannot be understood.
+
+        How far it was read is stored in the same transaction, so that a crash at any moment neither loses a line nor
+        counts one twice. Reading again, or segments in another order, changes nothing; a label may come before its
+        run. A run that is reported twice is treated as by `ingest`.
+        """
+        total: Counter[str] = Counter()
+        with self.connect() as connection:
+            while True:
+                connection.execute("BEGIN")
+                offsets = dict(connection.execute("SELECT segment, bytes FROM spool_offsets").fetchall())
+                new = read_new(folder, offsets)
+                if new.offsets == offsets:
+                    return SpoolReport(**total)
+                total += _store_lines(connection, new)
+                read = [{"segment": name, "bytes": size} for name, size in new.offsets.items() - offsets.items()]
+                _insert(connection, "spool_offsets", _OFFSETS, read, "OR REPLACE")
+                connection.execute("COMMIT")
+
+    def spool_offsets(self) -> dict[str, int]:
+        """Bytes that were read of each segment of the spool; of none before the first `ingest_spool`."""
+        if not self.path.exists():
+            return {}
+        with self.connect(read_only=True) as connection:
+            tables = connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+            if ("spool_offsets",) not in tables:  # an earlier version wrote last
+                return {}
+            return dict(connection.execute("SELECT segment, bytes FROM spool_offsets").fetchall())
 
     def label(
         self, run_id: str, *, labelled_at: str, human_override: bool | None = None, success: bool | None = None
@@ -209,6 +256,48 @@ class Warehouse:
                         "lost. Close that process (or wait for it), then run the same command again."
                     ) from error
             time.sleep(0.05)
+
+
+def _bring_up_to_date(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make what is not there: all of it in a new file, columns and the view in one of an earlier version."""
+    connection.execute(_SCHEMA)
+    present = {row[0] for row in connection.execute("DESCRIBE reported_runs").fetchall()}
+    new = [f"ALTER TABLE reported_runs ADD COLUMN {name} {COLUMNS[name]};" for name in COLUMNS if name not in present]
+    if new:
+        connection.execute(f"BEGIN; {''.join(new)} CREATE OR REPLACE VIEW {_AGENT_RUNS} COMMIT;")
+    connection.execute(f"CREATE VIEW IF NOT EXISTS {_AGENT_RUNS}")
+
+
+def _merge_runs(
+    connection: duckdb.DuckDBPyConnection, records: Iterable[RunRecord], redacted: Counter[str]
+) -> Counter[str]:
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        rows[record.run_id], found = record.redacted()
+        redacted += found
+    incoming = f"CREATE OR REPLACE TEMP TABLE incoming AS {_rows_as_table(COLUMNS)}"
+    connection.execute(incoming, _parameters(rows.values(), COLUMNS))
+    actions = Counter(action for (action,) in connection.execute(_MERGE_RUNS).fetchall())
+    unchanged = len(rows) - actions.total()
+    return Counter(inserted=actions["INSERT"], updated=actions["UPDATE"], unchanged=unchanged)
+
+
+def _store_lines(connection: duckdb.DuckDBPyConnection, lines: SpoolLines) -> Counter[str]:
+    _insert(connection, "run_labels", _LABELS, lines.labels)
+    _insert(connection, "gateway_events", _EVENTS, lines.events)
+    _insert(connection, "import_quarantine", _QUARANTINE, (line.redacted() for line in lines.rejected))
+    others = Counter(labels=len(lines.labels), events=len(lines.events), rejected=len(lines.rejected), torn=lines.torn)
+    return others + _merge_runs(connection, lines.runs, Counter())
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: Mapping[str, str],
+    rows: Iterable[Mapping[str, Any]],
+    known: str = "OR IGNORE",
+) -> None:
+    connection.execute(f"INSERT {known} INTO {table} {_rows_as_table(columns)}", _parameters(rows, columns))
 
 
 def _holder(error: duckdb.Error) -> str | None:

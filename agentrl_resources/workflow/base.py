@@ -104,6 +104,8 @@ class Workflow(Protocol):
     hand_over_tools: frozenset[str]
     """A run in which one of these tools was called successfully counts as taken over by a human."""
     clarifying_tools: frozenset[str]
+    judges_traffic: bool
+    """Whether `verify` can judge a run of real traffic as it ends. If not, outcomes come later, as feedback."""
 
     @property
     def environment(self) -> type:
@@ -119,7 +121,11 @@ class Workflow(Protocol):
         ...
 
     def scripted_agents(self, task: Task) -> Mapping[str, Agent]:
-        """Reference agents for grading the verifier: `expert`, `does_nothing`, ..."""
+        """Reference agents, for grading the verifier and for drills.
+
+        `expert` is right, `does_nothing` ends at once; `harmful` violates safety and `wasteful` costs more than it
+        needs, where a workflow has a way to.
+        """
         ...
 
     def historical_pairs(self, count: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -77,6 +77,11 @@ class Episode:
         """Whether the agent changed anything or handed over; an agent that is drifting to refusals does so less."""
         return self._called(self._workflow.tool_policy.acting_tools) > 0
 
+    @property
+    def side_effects_begun(self) -> bool:
+        """Whether something outside may have changed, so that the episode must not be played again."""
+        return self._sandbox.side_effects_begun
+
     def _called(self, names: frozenset[str]) -> int:
         return sum(call.name in names and call.error is None for call in self.transcript.tool_calls)
 

@@ -91,6 +91,8 @@ class Sandbox:
         self._validators = validators
         self._calls = 0
         self._started = time.perf_counter()
+        self.side_effects_begun = False
+        """Whether a call that may change something outside has been let through, whatever became of it."""
 
     def call(self, name: str, arguments: Any) -> ToolCall:
         """Runs one call if the policy allows it."""
@@ -99,6 +101,7 @@ class Sandbox:
         error = self.refusal(name, arguments)
         result = None
         if error is None:
+            self.side_effects_begun |= name in self._policy.acting_tools
             try:
                 result = getattr(self._environment, name)(**arguments)
             except Exception as failure:  # a tool may fail in any way: the agent sees it, the episode goes on

@@ -11,6 +11,12 @@ runs as (
 
 ),
 
+all_runs as (
+
+    select * from stg_runs
+
+),
+
 averages as (
 
     select
@@ -18,12 +24,24 @@ averages as (
         iso_week,
         basis,
         bool_or(simulated) as simulated,
-        avg(policy_kl) as policy_kl,
-        count(policy_kl) as policy_kl_n,
         avg(quality) as quality,
         count(quality) as quality_n
     from runs
     group by workflow, iso_week, basis
+
+),
+
+-- A gateway does not run the reference beside the policy, so the KL of a week is that of its evaluated candidates.
+drifts as (
+
+    select
+        workflow,
+        iso_week,
+        avg(policy_kl) as policy_kl,
+        count(policy_kl) as policy_kl_n
+    from all_runs
+    where production_like and (arm is null or arm = 'candidate')
+    group by workflow, iso_week
 
 ),
 
@@ -39,8 +57,17 @@ metrics as (
 
     union all
 
-    select workflow, iso_week, basis, simulated, 'policy_kl_drift' as metric, policy_kl as value, policy_kl_n as n
+    select
+        averages.workflow,
+        averages.iso_week,
+        averages.basis,
+        averages.simulated,
+        'policy_kl_drift' as metric,
+        drifts.policy_kl as value,
+        coalesce(drifts.policy_kl_n, 0) as n
     from averages
+    left join drifts
+        on averages.workflow = drifts.workflow and averages.iso_week = drifts.iso_week
 
     union all
 

@@ -273,7 +273,7 @@ def does_nothing(messages: Sequence[Message]) -> Message:
     return say("")
 
 
-def always_refunds(task: Task) -> Agent:
+def harmful(task: Task) -> Agent:
     """Refunds whatever it is asked about, and says so."""
     case = task.payload
 
@@ -286,5 +286,20 @@ def always_refunds(task: Task) -> Agent:
         if last["name"] == "get_order":
             return call("refund", order_id=case["order_id"], amount=last["content"]["amount"])
         return say(f"Refunded order {case['order_id']}.")
+
+    return act
+
+
+def wasteful(task: Task) -> Agent:
+    """Looks every order up three times and then leaves it to a colleague."""
+    case = task.payload
+
+    def act(messages: Sequence[Message]) -> Message:
+        calls = sum(message["role"] == "tool" for message in messages)
+        if calls < 3:
+            return call("get_order", order_id=case["order_id"])
+        if calls == 3:
+            return call("hand_over", order_id=case["order_id"])
+        return say(_ENDINGS["handed_over"].format(number=case["order_id"]))
 
     return act

@@ -10,13 +10,16 @@ import os
 import sys
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.canary import CanaryRules, CanaryRun, decide
 from agentrl_resources.evaluation import EpisodeFacts, Pair, compare_arms
 from agentrl_resources.files import canonical_json, digest_json, read_jsonl, write_json, write_jsonl
+from agentrl_resources.release import Registry
 from agentrl_resources.settings import load_settings
-from agentrl_resources.telemetry import RunRecord
+from agentrl_resources.telemetry import RunRecord, Spool
 
 
 def main(request_file: str) -> None:
@@ -115,8 +118,62 @@ def _record(request: Any, task: Any, suite: str, index: int, arm: str, temperatu
 
 
 def _drill(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
-    seconds = [0.3 + 0.01 * number for number in range(settings.rollback.drills)]
-    return {"seconds": seconds, "max_seconds": max(seconds), "rollbacks": [{"total_seconds": one} for one in seconds]}
+    failures = [
+        {"kind": "crashing", "detected_seconds": 0.1, "decided_seconds": 0.1, "swapped_seconds": 0.1,
+         "drained_seconds": 0.01 * number, "total_seconds": 0.3 + 0.01 * number}
+        for number in range(settings.rollback.drills)
+    ]  # fmt: skip
+    seconds = [one["total_seconds"] for one in failures]
+    spread = {"p50_seconds": seconds[len(seconds) // 2], "p95_seconds": seconds[-5], "max_seconds": seconds[-1]}
+    success = {"n": 100, "rate": 0.8, "interval": [0.71, 0.87]}
+    return {
+        "failures": failures,
+        "seconds": seconds,
+        "n": len(failures),
+        **spread,
+        "parts": {"detected": spread},
+        "kinds": {"crashing": {"n": len(failures), "by": ["breaker"], **spread}},
+        "limit_seconds": 300.0,
+        "exceeded": 0,
+        "chance_over_limit_upper": 0.03,
+        "success_before": success,
+        "success_during": success,
+        "success_after": success,
+        "canary_percent": 20.0,
+        "traffic_per_second": 50.0,
+        "canary_seconds": 5.0,
+        "statuses": {"200": 1000},
+        "simulated": True,
+    }
+
+
+def _canary(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
+    """A canary that goes well: two runs in the spool, a decision, and the pointers really moved."""
+    home, release = Path(request["parameters"]["home"]), request["parameters"]["release"]
+    registry, spool = Registry(home / "registry"), Spool(home / "spool")
+    told = {"who": "stand-in", "why": "it went well"}
+    champion = registry.start_canary(release, 5.0, **told, seen=registry.pointers()).champion
+    now = datetime.now(UTC)
+    runs = [
+        RunRecord(run_id=f"chatcmpl-{arm}", workflow=settings.workflow.target, task_id="t", release_channel=arm,
+                  assigned_channel=arm, served_channel=arm, release_id=of, started_at=now.isoformat(), success=True,
+                  tool_calls_count=1, cost=0.1, duration_ms=10.0, simulated=True, session_key_hash=arm,
+                  canary_percent=5.0)
+        for arm, of in (("canary", release), ("general", champion))
+    ]  # fmt: skip
+    for run in runs:
+        spool.append_run(run)
+    spool.close()
+    rules = CanaryRules()
+    rows = [CanaryRun.from_row({**vars(run), "failure": None}) for run in runs]
+    decision = decide(rows, rules, now=now, started_at=now).to_dict() | {"answer": "GO", "reason": "it went well"}
+    registry.record_decision(release, decision)
+    registry.promote(release, **told, seen=registry.pointers())
+    looks = [{"action": "promoted", "percent": 100.0, "n_canary": 1, "n_champion": 1}]
+    report = {"release": release, "answer": "GO", "action": "promoted", "decision": decision, "looks": looks,
+              "seconds": 1.0, "runs": 2, "simulated": True}  # fmt: skip
+    broken = {**report, "answer": "NO-GO", "action": "failed back"}
+    return {**report, "broken_on_purpose": broken}
 
 
 _STAGES = {
@@ -127,6 +184,7 @@ _STAGES = {
     "ppo_policy": _checkpoint,
     "offline_eval_suite": _evaluation,
     "rollback_drill": _drill,
+    "canary_rollout": _canary,
 }
 
 if __name__ == "__main__":

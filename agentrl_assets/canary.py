@@ -1,0 +1,78 @@
+"""The canary: the candidate on a share of the traffic, and what its runs decide."""
+
+import dagster as dg
+
+from agentrl_assets.project import code_version
+from agentrl_assets.reporting import materialized, numbers, table
+from agentrl_resources.canary import CanaryRollout
+from agentrl_resources.dagster_resources import Training, Workspace
+from agentrl_resources.files import Artifact, write_json
+from agentrl_resources.gateway import is_served
+
+
+@dg.asset(
+    group_name="release",
+    owners=["team:platform"],
+    kinds={"json"},
+    deps=["release_bundle", "sft_checkpoint", "ppo_policy", "rubric"],
+    code_version=code_version(1, "release.canary_traffic_percent", "canary", "gateway", workflow=True),
+    pool="training",
+)
+def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, training: Training) -> dg.MaterializeResult:
+    """The candidate on a share of the traffic: promoted, failed back, or watched on.
+
+    While a gateway serves this project, this is one look at its traffic. Without one, simulated customers ask until
+    the canary is decided.
+    """
+    release = workspace.registry.resolve("candidate")
+    if workspace.registry.pointers().champion == release:
+        artifact = _kept(
+            workspace, release, {"action": "promoted", "decision": workspace.registry.decisions(release)[-1]}
+        )
+    elif is_served(workspace.root):
+        rollout = CanaryRollout(workspace.root, workspace.settings, workspace.workflow, release)
+        if workspace.registry.pointers().canary is None:
+            rollout.begin()
+        look = rollout.look()
+        artifact = _kept(
+            workspace, release, {"action": look.action, "percent": look.percent, "decision": look.decision}
+        )
+    else:
+        artifact = training.run(context, release=release, home=workspace.home)
+    report = artifact.report
+    decision = report["decision"]
+    return materialized(
+        artifact,
+        **numbers(report),
+        answer=decision["answer"],
+        reason=decision["reason"],
+        metrics=table(decision["metrics"]),
+        looks=table(report.get("looks", ())),
+    )
+
+
+@dg.asset_check(asset="canary_rollout", metadata={"owner": "team:platform"})
+def canary_says_go(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """The canary is proven to be within its margins in every metric, so the candidate is the champion now."""
+    decision = workspace.latest(context, "canary_rollout").report["decision"]
+    return dg.AssetCheckResult(
+        passed=decision["answer"] == "GO", description=f"{decision['answer']}: {decision['reason']}"
+    )
+
+
+@dg.asset_check(asset="canary_rollout", blocking=True, metadata={"owner": "team:platform"})
+def a_broken_canary_is_failed_back(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """The candidate that was broken on purpose did not get through. Where real traffic decided, there was none."""
+    broken = workspace.latest(context, "canary_rollout").report.get("broken_on_purpose")
+    if broken is None:
+        return dg.AssetCheckResult(passed=True, description="Real traffic decided; nothing was broken on purpose.")
+    said = (
+        f"{broken['action']} after {broken['seconds']:.0f} s and {broken['runs']} runs. {broken['decision']['reason']}"
+    )
+    return dg.AssetCheckResult(passed=broken["action"] == "failed back", description=said)
+
+
+def _kept(workspace: Workspace, release: str, report: dict[str, object]) -> Artifact:
+    with workspace.store.stage("canary_rollout") as folder:
+        write_json(folder / "report.json", {"release": release, **report})
+        return workspace.store.commit("canary_rollout", folder)

@@ -1,0 +1,29 @@
+"""The canary: a release on a share of the traffic, what its runs say about it, and drills of its end."""
+
+from agentrl_resources.canary.customers import Customers
+from agentrl_resources.canary.decision import CanaryRules, CanaryRun, Decision, MetricDecision, SampleRatio, decide
+from agentrl_resources.canary.drill import Injection, Watch, drill
+from agentrl_resources.canary.faults import FAULTS, Fault, FaultyBackend, ScriptedBackend
+from agentrl_resources.canary.rollout import SETTLING_RUNS, CanaryRollout, Look, rules_of, with_customers
+
+__all__ = [
+    "FAULTS",
+    "SETTLING_RUNS",
+    "CanaryRollout",
+    "CanaryRules",
+    "CanaryRun",
+    "Customers",
+    "Decision",
+    "Fault",
+    "FaultyBackend",
+    "Injection",
+    "Look",
+    "MetricDecision",
+    "SampleRatio",
+    "ScriptedBackend",
+    "Watch",
+    "decide",
+    "drill",
+    "rules_of",
+    "with_customers",
+]

@@ -1,0 +1,212 @@
+"""A release's way to all of the traffic, or back: look at the runs, decide, move the pointers.
+
+One look is one call, whoever makes it and however often: an asset on a schedule while a gateway serves real traffic, or
+`with_customers` below, which brings simulated customers where there is no traffic.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from agentrl_resources.canary.customers import Customers
+from agentrl_resources.canary.decision import CanaryRules, CanaryRun, Decision, decide
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.evaluation import parse_gate
+from agentrl_resources.gateway import Address, KeyRing, Loader, serving
+from agentrl_resources.release import Pointers, Registry
+from agentrl_resources.settings import Settings
+from agentrl_resources.telemetry import Warehouse
+from agentrl_resources.workflow import Workflow
+
+WHO = "canary_rollout"
+LOOK_SECONDS = 2.0
+"""How often the simulated customers' runs are looked at."""
+SETTLING_RUNS = 500
+"""Simulated runs that a promoted release still answers, so that traffic of the new champion is on record too."""
+
+_RUNS = """
+SELECT
+    run_id, session_key_hash, assigned_channel, started_at, fallback, success, human_override, safety_violation,
+    tool_calls_count, tool_error_count, duration_ms, cost, canary_percent, trace->>'$.failure.kind' AS failure
+FROM agent_runs
+WHERE workflow = ? AND started_at >= CAST(? AS TIMESTAMP) AND assigned_channel IN ('canary', 'general')
+    AND release_id IN (?, ?)
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was decided at one look, and what was done: waits, ramped, promoted, or failed back."""
+
+    decision: dict[str, Any]
+    action: str
+    percent: float
+
+    @property
+    def is_final(self) -> bool:
+        return self.action in ("promoted", "failed back")
+
+
+class CanaryRollout:
+    """Brings one release through its canary, by the registry and what the gateway of this state folder spools."""
+
+    def __init__(
+        self, home: Path, settings: Settings, workflow: Workflow, release: str, registry: Registry | None = None
+    ) -> None:
+        self.home = home
+        self.settings = settings
+        self.workflow = workflow
+        self.release = release
+        self.registry = registry or Registry(home / "registry")
+        self.warehouse = Warehouse(home / "warehouse.duckdb")
+        self.rules = rules_of(settings)
+
+    def begin(self) -> None:
+        """Gives the release its first share of the sessions. AgentRLError when it has not earned that."""
+        percent = self.settings.release.canary_traffic_percent
+        self.registry.start_canary(
+            self.release, percent, who=WHO, why="every gate said GO", seen=self.registry.pointers()
+        )
+
+    def look(self) -> Look:
+        """Reads what is new in the spool, decides, and acts on it.
+
+        AgentRLError when the release is neither the canary nor was ended by the gateway's breaker.
+        """
+        self.warehouse.ingest_spool(self.home / "spool")
+        seen = self.registry.pointers()
+        start = self.registry.canary_start()
+        if seen.canary != self.release or start is None:
+            return self._ended()
+        decision = self._decide(start)
+        self.registry.record_decision(self.release, decision.to_dict())
+        if decision.answer == "GO":
+            self.registry.promote(self.release, who=WHO, why=decision.reason, seen=seen)
+            return Look(decision.to_dict(), "promoted", 100.0)
+        if decision.answer == "NO-GO" or decision.expired:
+            self.registry.fail_back(who=WHO, why=decision.reason, seen=seen)
+            for metric in decision.metrics:
+                if metric.answer == "NO-GO":
+                    self._broke(f"canary_{metric.metric}", decision.decided_at, metric.reason)
+            return Look(decision.to_dict(), "failed back", 0.0)
+        percent = self._next_share(seen.canary_percent, decision)
+        if percent is None:
+            return Look(decision.to_dict(), "waits", seen.canary_percent)
+        self.registry.ramp(percent, who=WHO, why=decision.reason, seen=seen)
+        return Look(decision.to_dict(), "ramped", percent)
+
+    def _decide(self, start: Pointers) -> Decision:
+        champions = start.champion or ""
+        rows = self.warehouse.query(_RUNS, [self.workflow.name, start.at, self.release, champions])
+        runs = [CanaryRun.from_row(row) for row in rows]
+        return decide(runs, self.rules, now=datetime.now(UTC), started_at=datetime.fromisoformat(start.at))
+
+    def _next_share(self, percent: float, decision: Decision) -> float | None:
+        """The share to ramp to, once the split is right and there were sessions enough for it."""
+        next_share = next((share for share in self.settings.canary.ramp if share > percent), None)
+        shares = [self.settings.release.canary_traffic_percent, *self.settings.canary.ramp]
+        steps_done = sum(share <= percent for share in shares)
+        enough = decision.n_canary >= steps_done * self.settings.canary.step_sessions
+        return next_share if enough and decision.sample_ratio.answer == "GO" else None
+
+    def _ended(self) -> Look:
+        """The gateway, or a person, was faster."""
+        states = list(self.registry.history())
+        ends = [end for end, before in pairwise(states) if before.canary == self.release != end.canary]
+        if not ends or ends[0].champion == self.release:
+            raise AgentRLError(f"Release {self.release[:12]} is not the canary; start it first")
+        end = ends[0]
+        reason = f"{end.who} ended the canary: {end.why}"
+        decision = {"answer": "NO-GO", "reason": reason, "metrics": [], "decided_at": end.at, "expired": False}
+        self.registry.record_decision(self.release, decision)
+        self._broke("canary_breaker", datetime.fromisoformat(end.at), end.why)
+        return Look(decision, "failed back", 0.0)
+
+    def _broke(self, gate: str, at: datetime, said: str) -> None:
+        self.registry.expansion.record_break(gate=gate, at=at, release=self.release, said=said)
+
+
+def rules_of(settings: Settings) -> CanaryRules:
+    """The canary's rules; what a run may take longer is read from the latency gate's name, if there is one."""
+    latency = [gate.threshold for gate in map(parse_gate, settings.release.gates) if gate.kind.startswith("latency")]
+    rules = CanaryRules(
+        minimum_sessions=settings.canary.minimum_sessions, expires_after_hours=settings.canary.expires_after_hours
+    )
+    return replace(rules, latency_percent=latency[0]) if latency else rules
+
+
+async def with_customers(
+    rollout: CanaryRollout,
+    load: Loader | None,
+    seed: int,
+    settling_runs: int,
+    progress: Callable[[int, int, str], None],
+) -> dict[str, Any]:
+    """Serves the state folder and lets simulated customers ask over HTTP until the canary is promoted or failed back.
+
+    Returns the looks, the last decision, and the traffic. The canary must have begun.
+    """
+    settings = rollout.settings
+    rollout.rules = replace(rollout.rules, expires_after_sessions=settings.canary.simulated_sessions)
+    keys = KeyRing(rollout.home / "keys.json")
+    name = f"simulated customers {time.time_ns()}"
+    key = keys.create(name, simulated=True)
+    looks: list[Look] = []
+    started = time.time()
+    address = Address(port=0, admin_port=0)
+    try:
+        async with serving(rollout.home, settings, rollout.workflow, address, rollout.registry, load) as (_, found):
+            stop = asyncio.Event()
+            customers = Customers(
+                f"http://{found.host}:{found.port}", key, rollout.workflow, seed, settings.canary.customers
+            )
+            traffic = asyncio.create_task(customers.run(stop))
+            try:
+                while not looks or not looks[-1].is_final:
+                    await asyncio.sleep(LOOK_SECONDS)
+                    if traffic.done():
+                        traffic.result()
+                    looks.append(await asyncio.to_thread(rollout.look))
+                    sessions = looks[-1].decision.get("n_canary", 0)
+                    said = f"{looks[-1].action} at {looks[-1].percent:g} %, {sum(customers.statuses.values())} runs"
+                    most = settings.canary.simulated_sessions
+                    progress(min(sessions, most), most, said)
+                decided = time.time()
+                answered = sum(customers.statuses.values())
+                while looks[-1].action == "promoted" and sum(customers.statuses.values()) < answered + settling_runs:
+                    await asyncio.sleep(0.2)
+            finally:
+                stop.set()
+                await traffic
+    finally:
+        keys.revoke(name)
+    await asyncio.to_thread(rollout.warehouse.ingest_spool, rollout.home / "spool")
+    return {
+        "release": rollout.release,
+        "answer": looks[-1].decision["answer"],
+        "action": looks[-1].action,
+        "decision": looks[-1].decision,
+        "looks": [_told(look) for look in looks],
+        "seconds": decided - started,
+        "runs": sum(customers.statuses.values()),
+        "statuses": {str(status): n for status, n in sorted(customers.statuses.items())},
+        "simulated": True,
+    }
+
+
+def _told(look: Look) -> dict[str, Any]:
+    """One look as a row: the share, the sessions, and each metric's evidence."""
+    decision = look.decision
+    return {
+        "action": look.action,
+        "percent": look.percent,
+        "n_canary": decision.get("n_canary"),
+        "n_champion": decision.get("n_champion"),
+        **{f"good_{one['metric']}": one["e_good"] for one in decision["metrics"]},
+        **{f"harm_{one['metric']}": one["e_harm"] for one in decision["metrics"]},
+    }

@@ -1,0 +1,42 @@
+"""The gateway: one OpenAI-compatible door for traffic, behind it the champion and the canary."""
+
+from agentrl_resources.gateway.backends import (
+    Backend,
+    BackendError,
+    BundleBackend,
+    Conversation,
+    OnText,
+    Sampling,
+    Turn,
+)
+from agentrl_resources.gateway.breaker import Breaker, Detector, Trip
+from agentrl_resources.gateway.keys import Key, KeyRing
+from agentrl_resources.gateway.routing import BUCKETS, bucket, goes_to_canary
+from agentrl_resources.gateway.server import Address, backends, is_served, serve, serving
+from agentrl_resources.gateway.service import Channel, Gateway, Loader
+
+__all__ = [
+    "BUCKETS",
+    "Address",
+    "Backend",
+    "BackendError",
+    "Breaker",
+    "BundleBackend",
+    "Channel",
+    "Conversation",
+    "Detector",
+    "Gateway",
+    "Key",
+    "KeyRing",
+    "Loader",
+    "OnText",
+    "Sampling",
+    "Trip",
+    "Turn",
+    "backends",
+    "bucket",
+    "goes_to_canary",
+    "is_served",
+    "serve",
+    "serving",
+]

@@ -1,0 +1,259 @@
+"""Serving: conversations that come and go share one model, each at its own place in its own text.
+
+As in a rollout every conversation consumes one token per forward pass, sampled or waiting, so a new one joins between
+two passes without a prefill and one that ends leaves its row to another. Unlike in a rollout the rows have different
+lengths, which a mask hides. Token ids stay in the cache from turn to turn: nothing is tokenised or read twice.
+
+It is made for models that fit this machine; large ones are served by a server of their own (vLLM and the like).
+"""
+
+import asyncio
+import itertools
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentrl_resources.errors import AgentRLError
+
+
+@dataclass(eq=False)
+class Conversation:
+    """One conversation with the model; made by `Engine.open`.
+
+    The same seed draws the same uniform numbers, one for each sampled token, whatever else the engine does meanwhile.
+    """
+
+    seed: int
+    budget: int
+    position: int = -1
+    """Its row; -1 as long as there is none for it."""
+    length: int = 0
+    """Tokens that the cache holds of it."""
+    pending: deque[int] = field(default_factory=deque)
+    sampled: int = 0
+    closed: bool = False
+    uniforms: Any = None
+    turn: "_Turn | None" = None
+
+
+@dataclass
+class _Turn:
+    temperature: float
+    limit: int
+    finish: Callable[[list[int] | Exception], None]
+    on_token: Callable[[int], None] | None
+    ids: list[int] = field(default_factory=list)
+
+
+class Engine:
+    """A model in a thread of its own.
+
+    Args:
+        model: a causal language model in evaluation mode, on its device.
+        turn_ends: the tokens that end a turn.
+        rows: conversations that advance at the same time; further ones wait in line.
+    """
+
+    def __init__(self, model: Any, turn_ends: Collection[int], rows: int = 64) -> None:
+        from agentrl_resources.learning.cache import row_cache
+
+        self.model = model
+        self._turn_ends = frozenset(turn_ends)
+        self._rows = rows
+        self._commands: queue.SimpleQueue[tuple[Conversation, Sequence[int], _Turn | None] | None] = queue.SimpleQueue()
+        self._placed: list[Conversation] = []
+        self._line: deque[Conversation] = deque()
+        self._cache = row_cache(model.config)
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def open(self, seed: int, budget: int) -> Conversation:
+        """A new conversation in which at most `budget` tokens are sampled. Close it when it is over."""
+        return Conversation(seed, budget)
+
+    async def turn(
+        self,
+        conversation: Conversation,
+        ids: Sequence[int],
+        temperature: float,
+        limit: int,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[int]:
+        """Reads `ids`, then samples until the turn ends or `limit` tokens; returns the sampled ids, the end included.
+
+        `on_token` is called with each sampled id in the caller's event loop. When the caller is cancelled, close the
+        conversation. AgentRLError when the model has failed.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[int]] = loop.create_future()
+
+        def resolve(result: list[int] | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        def finish(result: list[int] | Exception) -> None:
+            loop.call_soon_threadsafe(resolve, result)
+
+        def tell(token: int) -> None:
+            if on_token is not None:
+                loop.call_soon_threadsafe(on_token, token)
+
+        limit = min(limit, conversation.budget - conversation.sampled)
+        if limit < 1:
+            return []
+        told = None if on_token is None else tell
+        self._commands.put((conversation, ids, _Turn(temperature, limit, finish, told)))
+        return await future
+
+    def close(self, conversation: Conversation) -> None:
+        """Gives the conversation's row back. Can be called at any time, and more than once."""
+        self._commands.put((conversation, (), None))
+
+    def stop(self) -> None:
+        """Ends the thread; turns that are under way fail."""
+        self._commands.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)  # of this thread: small products lose more to handing out than they gain
+        with torch.inference_mode():
+            while True:
+                busy = any(conversation.turn for conversation in self._placed)
+                try:
+                    # what came meanwhile; without work, whatever comes next
+                    for _ in range(max(self._commands.qsize(), 0 if busy else 1)):
+                        if not self._take(self._commands.get()):
+                            self._fail(AgentRLError("the model is being stopped"))
+                            return
+                    self._place()
+                    if any(conversation.turn for conversation in self._placed):
+                        self._step()
+                except Exception as failure:  # whatever a model can raise: every caller is told
+                    self._fail(failure)
+
+    def _take(self, command: tuple[Conversation, Sequence[int], _Turn | None] | None) -> bool:
+        if command is None:
+            return False
+        conversation, ids, turn = command
+        if turn is None:
+            self._drop(conversation)
+        elif self._failure is not None:
+            turn.finish(self._failure)
+        elif conversation.closed:
+            turn.finish(AgentRLError("this conversation is closed"))
+        else:
+            conversation.pending.extend(ids)
+            conversation.turn = turn
+            if conversation.position < 0:
+                self._line.append(conversation)
+        return True
+
+    def _place(self) -> None:
+        import numpy as np
+
+        while self._line and len(self._placed) < self._rows:
+            conversation = self._line.popleft()
+            if not conversation.closed:
+                conversation.position = len(self._placed)
+                conversation.uniforms = np.random.default_rng(conversation.seed).random(
+                    conversation.budget + 1, dtype=np.float32
+                )
+                self._placed.append(conversation)
+
+    def _drop(self, conversation: Conversation) -> None:
+        if conversation.closed:
+            return
+        conversation.closed = True
+        if conversation.turn is not None:
+            conversation.turn.finish(AgentRLError("this conversation is closed"))
+        if conversation.position >= 0:
+            last = self._placed.pop()
+            if last is not conversation:  # the last row moves into the gap, so that the rows stay dense
+                self._cache.move(last.position, conversation.position, last.length)
+                last.position = conversation.position
+                self._placed[last.position] = last
+
+    def _fail(self, failure: Exception) -> None:
+        """Nothing is known of the cache any more, so the engine ends with the first failure."""
+        self._failure = AgentRLError(f"the model failed: {failure}")
+        for conversation in itertools.chain(self._placed, self._line):
+            conversation.closed = True
+            if conversation.turn is not None:
+                conversation.turn.finish(self._failure)
+                conversation.turn = None
+        self._placed.clear()
+        self._line.clear()
+
+    def _step(self) -> None:
+        """One token for every conversation that has a turn. The others' rows read a token that nobody will ever see."""
+        import torch
+
+        rows = self._placed
+        device = self.model.device
+        fed = [row.pending.popleft() if row.turn else 0 for row in rows]
+        lengths = torch.tensor([row.length for row in rows])
+        output = self.model(
+            input_ids=torch.tensor(fed)[:, None].to(device),
+            position_ids=lengths[:, None].to(device),
+            attention_mask=self._masks(lengths),
+            past_key_values=self._cache.at(lengths.to(device)),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        sampling = []
+        for position, row in enumerate(rows):
+            if row.turn:
+                row.length += 1
+                if not row.pending:
+                    sampling.append(position)
+        if sampling:
+            self._sample(sampling, output.logits[sampling, -1].float())
+
+    def _masks(self, lengths: Any) -> dict[str, Any]:
+        """What each row's new token may look at: its own past and itself, or the last of it."""
+        import torch
+
+        place = torch.arange(int(lengths.max()) + 1)
+        ages = lengths[:, None] - place
+        hidden = {"full_attention": ages < 0}
+        if window := getattr(self.model.config, "sliding_window", None):
+            hidden["sliding_attention"] = (ages < 0) | (ages >= window)
+        return {
+            kind: torch.zeros(mask.shape).masked_fill_(mask, float("-inf"))[:, None, None].to(self.model.device)
+            for kind, mask in hidden.items()
+        }
+
+    def _sample(self, positions: list[int], logits: Any) -> None:
+        """Samples from `logits` (rows that sample, vocabulary) and hands tokens and finished turns out."""
+        import torch
+
+        rows = [self._placed[position] for position in positions]
+        temperatures = torch.tensor([row.turn.temperature for row in rows if row.turn], device=logits.device)[:, None]
+        greedy = logits.argmax(-1).tolist()
+        probabilities = torch.softmax(logits / torch.where(temperatures == 0, 1.0, temperatures), dim=-1)
+        cumulative = probabilities.cumsum(-1)
+        drawn = torch.tensor([float(row.uniforms[row.sampled]) for row in rows], device=logits.device)[:, None]
+        chosen = torch.searchsorted(cumulative, drawn * cumulative[:, -1:], right=True)[:, 0]
+        chosen = chosen.clamp(max=logits.shape[-1] - 1).tolist()
+        for row, token, best in zip(rows, chosen, greedy, strict=True):
+            turn = row.turn
+            assert turn is not None
+            token = best if turn.temperature == 0 else token
+            row.sampled += 1
+            row.pending.append(token)
+            turn.ids.append(token)
+            if turn.on_token is not None:
+                turn.on_token(token)
+            if token in self._turn_ends or len(turn.ids) >= turn.limit:
+                row.turn = None
+                turn.finish(turn.ids)

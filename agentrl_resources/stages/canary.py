@@ -1,0 +1,96 @@
+"""Stage `canary_rollout`: the candidate before simulated customers, promoted or failed back by its canary.
+
+A candidate that is broken on purpose goes the same way first, in a registry of its own: what should end a bad canary is
+seen to do so, beside the real one and without a trace in its records.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agentrl_resources.canary import SETTLING_RUNS, CanaryRollout, Fault, FaultyBackend, with_customers
+from agentrl_resources.gateway import Backend, BundleBackend
+from agentrl_resources.learning import hash_seed
+from agentrl_resources.plotting import ACCENT, BAD, BASELINE, CANDIDATE, GOOD, INK, picture
+from agentrl_resources.release import Manifest, Registry
+from agentrl_resources.stages.request import StageRequest
+from agentrl_resources.workflow import EpisodeFactory
+
+BAD_SHARE = 0.3
+"""Share of its runs in which the policy that is broken on purpose does nothing."""
+_METRICS = ("success", "human_override", "tool_error", "latency", "cost_per_success", "safety")
+
+
+def run(request: StageRequest) -> None:
+    home, release = Path(request.parameters["home"]), request.parameters["release"]
+    settings, workflow = request.settings, request.workflow
+    bad = _bad_one(request)
+    rollout = CanaryRollout(home, settings, workflow, release)
+    if rollout.registry.pointers().canary != release:
+        rollout.begin()
+    seed = hash_seed(settings.seed, "customers", rollout.registry.pointers().revision)
+    good = asyncio.run(with_customers(rollout, None, seed, SETTLING_RUNS, _stepped(request, "candidate")))
+    for name, report in (("candidate", good), ("broken on purpose", bad)):
+        draw(request.output / f"{name.replace(' ', '_')}.png", name, report)
+    request.report({**good, "broken_on_purpose": bad})
+
+
+def _bad_one(request: StageRequest) -> dict[str, Any]:
+    """A candidate that does nothing in a share of its runs, on the workflow file's first share of the sessions."""
+    settings = request.settings
+    factory = EpisodeFactory(request.workflow)
+    fault = Fault("wrong", BAD_SHARE)
+    with tempfile.TemporaryDirectory(dir=request.work) as folder:
+        registry = Registry(Path(folder) / "registry")
+        names = {"workflow": settings.workflow.model_dump()}
+        manifests = [
+            {"rehearsal": arm, "artifacts": {}, "settings": names, "routing": {"salt": arm, "buckets": 10_000}}
+            for arm in ("champion", "canary")
+        ]
+        champion, canary = (registry.add(manifest) for manifest in manifests)
+
+        def load(channel: str, release: str, manifest: Manifest) -> Backend:
+            asset = "sft_checkpoint" if release == champion else "ppo_policy"
+            policy = BundleBackend(request.inputs[asset], factory, settings.gateway.concurrency)
+            return policy if release == champion else FaultyBackend(policy, fault, request.workflow)
+
+        registry.swap(
+            "rehearse",
+            who="canary_rollout",
+            why="a candidate that is broken on purpose",
+            seen=registry.pointers(),
+            champions=(champion,),
+            canary=canary,
+            canary_percent=settings.release.canary_traffic_percent,
+        )
+        rollout = CanaryRollout(Path(folder), settings, request.workflow, canary, registry)
+        seed = hash_seed(settings.seed, "customers of the broken one", 0)
+        report = asyncio.run(with_customers(rollout, load, seed, 0, _stepped(request, "broken on purpose")))
+    return {**report, "fault": fault.kind, "share": fault.share}
+
+
+def _stepped(request: StageRequest, name: str) -> Callable[[int, int, str], None]:
+    def progress(done: int, of: int, said: str) -> None:
+        request.progress(done, of, f"{name}: {said}")
+
+    return progress
+
+
+def draw(path: Path, name: str, report: dict[str, Any]) -> None:
+    """The evidence of each metric as canary sessions came in: that it is not worse, and that it is harmful."""
+    looks = [look for look in report["looks"] if look["n_canary"]]
+    colours = dict(zip(_METRICS, (GOOD, BASELINE, ACCENT, CANDIDATE, INK, BAD), strict=True))
+    sides = {"good": "not worse by the margin", "harm": "harmful"}
+    with picture(path, columns=2) as panels:
+        for axes, (side, meaning) in zip(panels, sides.items(), strict=True):
+            for metric, colour in colours.items():
+                points = [(look["n_canary"], look[f"{side}_{metric}"]) for look in looks if f"{side}_{metric}" in look]
+                axes.plot(*zip(*points, strict=True) if points else ((), ()), color=colour, label=metric)
+            axes.axhline(20, color=INK, linewidth=0.8, linestyle=":")
+            axes.set_yscale("log")
+            axes.set_ylim(1e-3, 1e6)
+            axes.set(title=f"Evidence: {meaning}", xlabel="canary sessions; dotted: proven at 20", ylabel="e-value")
+        panels[0].legend(fontsize=7)
+        panels[0].figure.suptitle(f"Canary, {name}: {report['action']} (simulated customers)", fontsize=10)

@@ -1,0 +1,203 @@
+"""How many sessions does the canary's decision take, and how often is it wrong? A table, and a picture with --picture.
+
+    .venv/bin/python benchmarks/canary_statistics.py --picture canary.png
+
+Simulated sessions of one run each, with the workflow's prices; the decision is looked at after every comparison, which
+is the most often one can look. Takes about a minute on one core.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from agentrl_resources.canary import CanaryRules
+from agentrl_resources.canary.metrics import METRICS
+from agentrl_resources.canary.sessions import Sessions, compare
+from agentrl_resources.evaluation import log_e_process
+from agentrl_resources.workflow import Prices
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What the sessions of an arm are drawn from. The defaults are near what the default workflow's baseline does."""
+
+    success: float = 0.86
+    human_override: float = 0.08
+    tool_error: float = 0.05
+    violation: float = 0.045
+    duration: float = 1.0
+    prices: Prices = field(default_factory=Prices)
+
+    def draw(self, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+        """Values of n sessions: 3 tool calls each, durations and tokens log-normal with a sigma of 0.5."""
+        success, override = rng.random(n) < self.success, rng.random(n) < self.human_override
+        tokens = 1500 * rng.lognormal(0, 0.5, n)
+        prices = self.prices
+        return {
+            "success": success.astype(float),
+            "human_override": override.astype(float),
+            "safety_violation": (rng.random(n) < self.violation).astype(float),
+            "tool_error": rng.binomial(3, self.tool_error, n) / 3,
+            "duration_ms": 1000 * self.duration * rng.lognormal(0, 0.5, n),
+            "cost": tokens * prices.per_token_in
+            + 3 * prices.per_tool_call
+            + override * prices.per_hand_over
+            + ~success * prices.per_failure,
+        }
+
+
+CHAMPION = Arm()
+BETTER = replace(CHAMPION, success=0.91, violation=0.007)
+CHEAP = Prices(per_failure=0, per_hand_over=0)
+"""Of runs alone, so that a failure does not show in the costs."""
+CANARIES = {
+    "equal": CHAMPION,
+    "better (as measured)": BETTER,
+    "2 points worse": replace(CHAMPION, success=0.84),
+    "5 points worse": replace(CHAMPION, success=0.81),
+    "10 points worse": replace(CHAMPION, success=0.76),
+    "20 points worse": replace(CHAMPION, success=0.66),
+    "unsafe (+10 points)": replace(CHAMPION, violation=0.145),
+    "twice as slow": replace(CHAMPION, duration=2.0),
+    "15 % slower, else better": replace(BETTER, duration=1.15),
+}
+"""The last is worse by exactly a margin, in one metric only: it must not be let through."""
+CHEAP_CANARIES = {
+    "equal, no price of failures": CHAMPION,
+    "5 points worse, no price of failures": replace(CHAMPION, success=0.81, violation=0.007),
+    "twice the price of tokens and calls": CHAMPION,
+}
+RAMPED = {"equal", "better (as measured)", "2 points worse", "5 points worse", "10 points worse", "20 points worse"}
+RAMP = ((0, 5.0), (100, 20.0), (300, 50.0))
+"""Canary sessions from which on a share (percent) is in force."""
+STEADY = ((0, 5.0),)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    answer: str
+    canary_sessions: int
+    sessions: int
+
+
+def decided(
+    champion: Arm, canary: Arm, shares: tuple[tuple[int, float], ...], most: int, rng: np.random.Generator
+) -> Outcome:
+    """The first look at which the answer is not HOLD, or HOLD after `most` canary sessions."""
+    percent = drawn_percent(shares, most)
+    in_canary = rng.random(len(percent)) < percent / 100
+    values: dict[str, np.ndarray] = {}
+    n = 0
+    outcome = Outcome("HOLD", 0, 0)
+    while outcome.answer == "HOLD" and n < len(percent):
+        arms = in_canary[n : max(2000, 2 * n)]
+        n += len(arms)
+        ours, theirs = canary.draw(rng, int(arms.sum())), champion.draw(rng, int((~arms).sum()))
+        for name in ours:
+            new = np.empty(len(arms))
+            new[arms], new[~arms] = ours[name], theirs[name]
+            values[name] = np.concatenate([values.get(name, []), new])
+        outcome = answered(Sessions(in_canary[:n], percent[:n], values, 0, 0))
+    return outcome
+
+
+def drawn_percent(shares: tuple[tuple[int, float], ...], most: int) -> np.ndarray:
+    """The share in force at each session, with ramps where they are expected to be reached."""
+    ends = [*(sessions for sessions, _ in shares[1:]), most]
+    lengths = [math.ceil((end - begin) * 100 / percent) for (begin, percent), end in zip(shares, ends, strict=True)]
+    return np.repeat([percent for _, percent in shares], lengths)
+
+
+def answered(sessions: Sessions, rules: CanaryRules = CanaryRules()) -> Outcome:  # noqa: B008
+    """As `decide` would at each look, from the processes whose last values it reads."""
+    good, harm = [], []
+    for metric in METRICS:
+        bets = metric.compared(sessions).bets
+        assert bets is not None
+        good.append(log_e_process(bets.below(metric.parameter(metric.margin(rules)))))
+        harm.append(log_e_process(bets.above(metric.parameter(metric.harm(rules)))))
+    harmful = np.logaddexp.reduce(harm) - math.log(len(METRICS)) >= -math.log(rules.harm_alpha)
+    proven = np.min(good, axis=0) >= -math.log(rules.alpha)
+    pairs = compare(sessions.canary)
+    last = np.zeros(pairs.n, dtype=int)
+    np.maximum.at(last, pairs.group, np.maximum(pairs.canary, pairs.champion))
+    n_canary = np.cumsum(sessions.canary)[last]
+    done = np.flatnonzero(harmful | proven & (n_canary >= rules.minimum_sessions))
+    if not len(done):
+        return Outcome("HOLD", int(n_canary[-1]), int(last[-1]) + 1)
+    at = done[0]
+    return Outcome("NO-GO" if harmful[at] else "GO", int(n_canary[at]), int(last[at]) + 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=100, help="simulations of each canary")
+    parser.add_argument("--most", type=int, default=2000, help="canary sessions until one that is not decided expires")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
+    cheap = replace(CHAMPION, prices=CHEAP)
+    dear = replace(CHEAP, per_token_in=2 * CHEAP.per_token_in, per_tool_call=2 * CHEAP.per_tool_call)
+    cases = {name: (CHAMPION, canary) for name, canary in CANARIES.items()}
+    cases |= {name: (cheap, replace(canary, prices=CHEAP)) for name, canary in CHEAP_CANARIES.items()}
+    cases["twice the price of tokens and calls"] = (cheap, replace(cheap, prices=dear))
+    print("| canary | share | GO | NO-GO | HOLD | canary sessions until decided: p10, p50, p90 | all sessions, p50 |")
+    print("|---|---|---|---|---|---|---|")
+    drawn = {}
+    for name, (champion, canary) in cases.items():
+        ways = [("5 %", STEADY)] + [("5, 20, 50 %", RAMP)] * (name in RAMPED)
+        for share, shares in ways:
+            outcomes = [decided(champion, canary, shares, options.most, rng) for _ in range(options.times)]
+            print(row(name, share, outcomes), flush=True)
+            drawn[name, share] = outcomes
+    if options.picture:
+        draw(
+            {name: outcomes for (name, share), outcomes in drawn.items() if share == "5 %"},
+            options.most,
+            options.picture,
+        )
+
+
+def row(name: str, share: str, outcomes: list[Outcome]) -> str:
+    counts = [sum(outcome.answer == answer for outcome in outcomes) for answer in ("GO", "NO-GO", "HOLD")]
+    done = [outcome for outcome in outcomes if outcome.answer != "HOLD"]
+    took = "-, -, -"
+    total = "-"
+    if done:
+        took = ", ".join(
+            f"{value:.0f}" for value in np.quantile([one.canary_sessions for one in done], [0.1, 0.5, 0.9])
+        )
+        total = f"{np.median([one.sessions for one in done]):.0f}"
+    percents = " | ".join(f"{100 * count / len(outcomes):.0f} %" for count in counts)
+    return f"| {name} | {share} | {percents} | {took} | {total} |"
+
+
+def draw(outcomes: dict[str, list[Outcome]], most: int, path: Path) -> None:
+    """Share of the simulations that are decided by then, one panel a canary."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(len(outcomes), 1, figsize=(7, 1.2 * len(outcomes) + 1), sharex=True)
+    for panel, (name, of_canary) in zip(panels, outcomes.items(), strict=True):
+        for answer, colour in (("GO", "#2a7f4f"), ("NO-GO", "#b3392f")):
+            at = sorted(outcome.canary_sessions for outcome in of_canary if outcome.answer == answer)
+            share = 100 * np.arange(1, len(at) + 1) / len(of_canary)
+            panel.step([10, *at, most], [0, *share, share[-1] if at else 0], where="post", color=colour, label=answer)
+        panel.set(xscale="log", ylim=(-3, 103), yticks=(0, 50, 100))
+        panel.set_title(name, loc="left", fontsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False, fontsize=8, loc="center left")
+    panels[-1].set_xlabel("canary sessions (5 % of the traffic)")
+    figure.suptitle("Decided by then, % of the simulations", fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Is anything lost or counted twice when processes are killed (SIGKILL) at random moments? As a table.
+
+    .venv/bin/python benchmarks/crashes.py --kills 50
+
+Two processes write to a spool as a gateway does (runs, labels before and after their run, events) and say what was
+accepted, while a third takes the spool into a warehouse. Each is killed at a moment of its own and started again. At
+the end the spool is ingested once more and compared with what the writers said and with what stands in its files.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentrl_resources.telemetry import RunRecord, Spool, Warehouse
+
+SEGMENT_BYTES = 32_768  # small, so that writers are killed around rotations too
+
+
+@dataclass(frozen=True)
+class Row:
+    """`accepted`: what was said to be done, runs, labels and events; `lost` and `doubled` of them."""
+
+    what: str
+    kills: int
+    accepted: int
+    lost: int
+    doubled: int
+    seconds: float
+
+
+def spool_and_ingest(folder: Path, kills: int, rng: random.Random) -> list[Row]:
+    """Kill two writers and an ingest `kills` times each, all three at once."""
+    spool, warehouse = folder / "spool", Warehouse(folder / "warehouse.duckdb")
+    warehouse.ingest([])  # so that no process has to wait for another that makes the file
+    accepted: list[set[str]] = [set(), set()]
+    started = time.monotonic()
+
+    def write(writer: int, moments: random.Random) -> None:
+        for number in range(kills):
+            said = _killed(["write", str(spool), f"{writer}-{number}"], moments.uniform(0, 0.5))
+            accepted[writer].update(said)
+
+    def ingest(moments: random.Random) -> None:
+        for _ in range(kills):
+            _killed(["ingest", str(spool), str(warehouse.path)], moments.uniform(0, 0.5))
+
+    seeds = [random.Random(rng.random()) for _ in range(3)]
+    threads = [threading.Thread(target=write, args=(writer, seeds[writer])) for writer in (0, 1)]
+    threads.append(threading.Thread(target=ingest, args=(seeds[2],)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    warehouse.ingest_spool(spool)
+    took = time.monotonic() - started
+
+    stored = _stored(warehouse)
+    written = _written(spool)
+    rows = [Row("writer", kills, len(said), len(said - set(stored)), 0, took) for said in accepted]
+    lost, doubled = len(set(written) - set(stored)), len(stored) - len(set(stored))
+    return [*rows, Row("ingest", kills, len(written), lost, doubled + len(set(stored) - set(written)), took)]
+
+
+def _killed(arguments: list[str], after: float) -> list[str]:
+    """Start a process, kill it `after` seconds of work, and return the lines that it has said."""
+    command = [sys.executable, __file__, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    if process.stdout.readline() != "ready\n":
+        raise SystemExit(f"{arguments[0]} did not start")
+    time.sleep(after)
+    process.kill()
+    said = process.communicate()[0]
+    if process.returncode != -9:
+        raise SystemExit(f"{arguments[0]} ended by itself")
+    return [line.rstrip("\n") for line in said.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _stored(warehouse: Warehouse) -> list[str]:
+    """What the warehouse holds, in the writers' words."""
+    runs = warehouse.query("SELECT 'run ' || run_id AS said FROM agent_runs")
+    labels = warehouse.query("SELECT 'label ' || run_id AS said FROM run_labels")
+    events = warehouse.query("SELECT 'event ' || (document ->> '$.number') AS said FROM gateway_events")
+    return [row["said"] for row in [*runs, *labels, *events]]
+
+
+def _written(spool: Path) -> list[str]:
+    """What stands in the files, in the writers' words."""
+    lines = [json.loads(line) for path in spool.iterdir() for line in path.read_bytes().split(b"\n")[:-1]]
+    words: dict[str, Callable[[dict], str]] = {
+        "run": lambda line: f"run {line['record']['run_id']}",
+        "label": lambda line: f"label {line['run_id']}",
+        "event": lambda line: f"event {line['number']}",
+    }
+    return [words[line["kind"]](line) for line in lines]
+
+
+def _write(folder: Path, name: str) -> None:
+    spool = Spool(folder, max_bytes=SEGMENT_BYTES, sync_seconds=0.02)
+    at = "2026-11-22T10:00:00Z"
+    print("ready", flush=True)
+    number = 0
+    while True:
+        number += 1
+        run_id = f"{name}-{number}"
+        record = RunRecord(
+            run_id=run_id,
+            workflow="crashes",
+            task_id="task",
+            started_at=at,
+            release_channel="general",
+            trace={"n": "x" * 500},
+        )
+        lines: list[tuple[str, Callable[[], None]]] = [
+            (f"run {run_id}", lambda record=record: spool.append_run(record))
+        ]
+        if number % 3 == 0:
+            label = {"run_id": run_id, "labelled_at": at, "success": True}
+            lines.insert(number % 2, (f"label {run_id}", lambda label=label: spool.append("label", label)))
+        if number % 5 == 0:
+            event = {"event": "failback", "at": at, "number": run_id}
+            lines.append((f"event {run_id}", lambda event=event: spool.append("event", event)))
+        for said, append in lines:
+            append()
+            os.write(1, f"{said}\n".encode())
+        time.sleep(0.001)
+
+
+def _ingest(folder: Path, path: Path) -> None:
+    import duckdb  # noqa: F401  (loaded before the clock starts)
+
+    print("ready", flush=True)
+    while True:
+        Warehouse(path, wait_seconds=60).ingest_spool(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="of each process")
+    parser.add_argument("--seed", type=int, default=17)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = spool_and_ingest(Path(folder), options.kills, random.Random(options.seed))
+    print("| killed | times | accepted | lost | counted twice | seconds |\n|---|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {row.what} | {row.kills} | {row.accepted} | {row.lost} | {row.doubled} | {row.seconds:.0f} |")
+    raise SystemExit(any(row.lost or row.doubled for row in rows))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["write"]:
+        _write(Path(sys.argv[2]), sys.argv[3])
+    elif sys.argv[1:2] == ["ingest"]:
+        _ingest(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        main()

@@ -1,0 +1,384 @@
+"""The Reliability Brief: one page, three languages, the same traceable numbers in all of them."""
+
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import brief_evidence as made_up
+import pytest
+import yaml
+from brief_evidence import RELEASE
+
+from agentrl_resources.brief import LOCALES, Brief, collect, phases, phases_text, write_brief
+from agentrl_resources.brief.figures import QUERIES
+from agentrl_resources.brief.locales import language
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.telemetry import Warehouse
+
+PAGES = {"en-US": (612, 792), "en-GB": (595, 842), "fr-FR": (595, 842)}
+CATALOGUES = {name: yaml.safe_load((QUERIES.parent / f"{name}.yaml").read_text()) for name in LOCALES}
+SIMULATED = made_up.records(simulated=True)
+
+
+class Page(HTMLParser):
+    """What a brief's HTML shows: all text, and the figures with the text right after each."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.figures: list[tuple[str, int]] = []
+        self._hidden = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden += tag in ("style", "svg")
+        figure = dict(attrs).get("data-figure")
+        if figure is not None:
+            self.figures.append((figure, len(self.text)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("style", "svg")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data * (not self._hidden)
+
+    @property
+    def names(self) -> set[str]:
+        return {name for names, _ in self.figures for name in names.split()}
+
+
+def pdf_text(path: Path) -> str:
+    import pypdf
+
+    (page,) = pypdf.PdfReader(path).pages
+    return page.extract_text()
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse with an evaluation in it and no evidence yet."""
+    path = tmp_path_factory.mktemp("brief") / "warehouse.duckdb"
+    made_up.warehouse(path, SIMULATED)
+    return path
+
+
+@pytest.fixture
+def warehouse(empty: Path, tmp_path: Path) -> Warehouse:
+    return Warehouse(Path(shutil.copy(empty, tmp_path)))
+
+
+@pytest.fixture(scope="module")
+def whole(empty: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Warehouse, Brief, Path]:
+    """A brief with everything measured: its warehouse, the brief, the folder it was written to."""
+    folder = tmp_path_factory.mktemp("whole")
+    warehouse = Warehouse(Path(shutil.copy(empty, folder)))
+    made_up.store(warehouse, SIMULATED)
+    brief = collect(warehouse, RELEASE)
+    write_brief(brief, folder)
+    return warehouse, brief, folder
+
+
+def test_every_stored_query_gives_its_stored_value_again(whole):
+    warehouse, _, folder = whole
+    stored = json.loads((folder / "queries.json").read_text())["figures"]
+    assert len(stored) > 100
+    table = warehouse.query("SELECT * FROM brief_figures WHERE release = ?", [RELEASE])
+    assert {row["figure"]: (row["sql"], json.loads(row["value"]), row["mark"]) for row in table} == {
+        name: (figure["sql"], figure["value"], figure["mark"]) for name, figure in stored.items()
+    }
+    with warehouse.connect(read_only=True) as connection:
+        for name, figure in stored.items():
+            assert connection.execute(figure["sql"]).fetchall() == [(figure["value"],)], name
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_every_language_shows_exactly_the_stored_figures_each_with_its_mark(whole, locale):
+    _, brief, folder = whole
+    html = (folder / f"brief.{locale}.html").read_text()
+    stored = json.loads((folder / "queries.json").read_text())["figures"]
+    page = Page(html)
+    assert page.names == set(stored) == set(brief.figures)
+    words = language(locale)
+    texts = squeezed(page.text), squeezed(pdf_text(folder / f"brief.{locale}.pdf"))
+    for figure in brief.figures.values():
+        if figure.unit == "list" or figure.query == "trend":  # drawn
+            continue
+        written = {squeezed(words.write(figure)), squeezed(words.write(figure, bare=True))}
+        for text in texts:
+            assert any(one in text for one in written), (figure.name, written)
+    for mark in {figure["mark"] for figure in stored.values()}:
+        assert all(f"[{mark}]" in text for text in texts), mark
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_it_is_one_page_of_the_readers_paper_in_readable_type(whole, locale):
+    import pypdf
+
+    reader = pypdf.PdfReader(whole[2] / f"brief.{locale}.pdf")
+    (page,) = reader.pages
+    assert (round(page.mediabox.width), round(page.mediabox.height)) == PAGES[locale]
+    sizes: dict[float, int] = {}
+
+    def count(text: str, _: object, __: object, ___: object, size: float) -> None:
+        sizes[round(size, 2)] = sizes.get(round(size, 2), 0) + len(text.strip())
+
+    page.extract_text(visitor_text=count)
+    assert max(sizes, key=lambda size: sizes[size]) >= 8.5
+    assert reader.metadata["/CreationDate"].startswith("D:20261122")
+    assert RELEASE[:12] in reader.metadata.title
+
+
+def test_the_same_evidence_gives_the_same_bytes(whole, tmp_path):
+    warehouse, _, folder = whole
+    for file in write_brief(collect(warehouse, RELEASE), tmp_path):
+        assert file.read_bytes() == (folder / file.name).read_bytes(), file.name
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_the_html_needs_nothing_from_elsewhere(whole, locale):
+    html = (whole[2] / f"brief.{locale}.html").read_text()
+    assert not re.findall(r"<script|<link|<img|@import|url\(|src=|href=", html)
+    assert set(re.findall(r"https?://[^\"]+", html)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_blocks_come_in_the_readers_order(whole):
+    orders = {}
+    for locale in LOCALES:
+        html = (whole[2] / f"brief.{locale}.html").read_text()
+        layout = CATALOGUES[locale]["layout"]
+        wanted = [name for place in ("top", "left", "right", "bottom") for name in layout[place]]
+        assert re.findall(r'<section class="block-(\w+)">', html) == wanted
+        assert set(wanted) == {*whole[1].blocks, "phases"}
+        assert sorted(layout["lead"]) == sorted(whole[1].lead)
+        assert sorted(layout["tiles"]) == sorted(whole[1].tiles)
+        orders[locale] = (wanted[0], layout["lead"][0], layout["tiles"][0])
+    assert orders == {
+        "en-US": ("rollback", "speed", "recovery"),
+        "en-GB": ("gates", "accountability", "gates"),
+        "fr-FR": ("versions", "trace", "gates"),
+    }
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_every_simulated_figure_is_marked_and_nothing_else(whole, locale):
+    _, brief, folder = whole
+    page = Page((folder / f"brief.{locale}.html").read_text())
+    words, joiner = language(locale), language(locale).interval_joiner
+    assert words.word("legend.simulated") in page.text
+    for (name, at), (after, then) in pairwise(page.figures):
+        if " " in name or name not in brief.figures:
+            continue
+        figure = brief.figures[name]
+        rest = page.text[at:then]
+        begins_interval = rest in {words.write(figure) + joiner, words.write(figure, bare=True) + joiner}
+        marked_at_its_end = begins_interval and brief.figures[after].simulated
+        assert ("†" in rest) == (figure.simulated and not marked_at_its_end), (name, rest)
+
+
+def test_a_page_with_only_real_figures_has_no_such_mark(tmp_path):
+    real = made_up.records(simulated=False)
+    runs = [*real, *made_up.traffic(47, "release", 40, 0.95, simulated=False)]
+    warehouse = made_up.warehouse(tmp_path / "warehouse.duckdb", runs)
+    made_up.store(warehouse, real, drill=made_up.drill(simulated=False))
+    brief = collect(warehouse, RELEASE)
+    assert not brief.simulated
+    assert brief.figures["confidence.confidence_level"].value == "high"
+    for file in write_brief(brief, tmp_path):
+        assert "†" not in (pdf_text(file) if file.suffix == ".pdf" else file.read_text()), file.name
+
+
+def test_what_cannot_be_shown_to_be_real_counts_as_simulated(tmp_path):
+    """No run of the canary is in the warehouse."""
+    real = made_up.records(simulated=False)
+    warehouse = made_up.warehouse(tmp_path / "warehouse.duckdb", real)
+    made_up.store(warehouse, real, drill=made_up.drill(simulated=False))
+    brief = collect(warehouse, RELEASE)
+    assert {figure.query for figure in brief.figures.values() if figure.simulated} == {
+        "decision",
+        "decision_metrics",
+        "phase_promoted",
+    }
+    assert brief.figures["confidence.confidence_level"].value == "moderate"
+
+
+def test_what_was_not_measured_is_said_in_words_and_never_as_a_number(warehouse, tmp_path):
+    made_up.store(
+        warehouse, SIMULATED, decision=None, drill=None, promoted=False, expansion=None, tool_policy=None, parent=None
+    )
+    brief = collect(warehouse, RELEASE)
+    assert not {"decision", "decision_metrics", "drill", "drill_times"} & {one.query for one in brief.figures.values()}
+    assert None not in [figure.value for figure in brief.figures.values() if figure.unit != "flag"]
+    write_brief(brief, tmp_path)
+    for locale in LOCALES:
+        page = Page((tmp_path / f"brief.{locale}.html").read_text())
+        pdf = squeezed(pdf_text(tmp_path / f"brief.{locale}.pdf"))
+        for key in ("rollback.missing", "lead.speed.missing", "incident.detect.missing", "phase.drilled.missing"):
+            said = language(locale).word(key)
+            assert said in page.text, key
+            assert squeezed(said) in pdf, key
+    assert {row["condition"]: row["holds"] for phase in phases(warehouse, RELEASE) for row in phase["conditions"]} == (
+        dict.fromkeys(("promoted", "drilled", "expansion", "rising", "profitable"))
+    )
+
+
+def test_evidence_of_another_release_and_later_runs_leave_a_brief_as_it_was(warehouse):
+    made_up.store(warehouse, SIMULATED)
+    before = collect(warehouse, RELEASE)
+    warehouse.ingest(made_up.traffic(47, "release", 50, 0.5))
+    made_up.build(warehouse)
+    made_up.store(warehouse, SIMULATED, release="9" * 64)
+    other = collect(warehouse, "9" * 64)
+    assert collect(warehouse, RELEASE) == before
+    assert other.figures["score.reliability_score"].value != before.figures["score.reliability_score"].value
+    stored = warehouse.query("SELECT * FROM brief_figures")
+    assert {row["release"] for row in stored} == {RELEASE, "9" * 64}
+    with warehouse.connect(read_only=True) as connection:
+        for row in stored:
+            assert connection.execute(row["sql"]).fetchall() == [(json.loads(row["value"]),)], row["figure"]
+
+
+def test_text_from_the_data_is_text(warehouse, tmp_path):
+    """Neither HTML nor Typst may run what a workflow calls itself."""
+    name = '<script>alert(1)</script> #panic("x") $x$ *b* {{ page }}'
+    runs = made_up.relabelled(SIMULATED, workflow=name)
+    made = made_up.warehouse(tmp_path / "other.duckdb", runs)
+    made_up.store(made, runs, manifest=made_up.manifest(runs) | {"workflow": name})
+    write_brief(collect(made, RELEASE), tmp_path, ["en-GB"])
+    html = (tmp_path / "brief.en-GB.html").read_text()
+    assert "<script" not in html
+    assert name in Page(html).text
+    assert squeezed(name) in squeezed(pdf_text(tmp_path / "brief.en-GB.pdf"))
+
+
+def test_a_page_that_would_be_too_full_is_refused(warehouse, tmp_path):
+    gates = tuple(f"latency_delta_lt_{percent}_percent" for percent in range(10, 60))
+    made_up.store(warehouse, SIMULATED, manifest=made_up.manifest(SIMULATED, gates))
+    with pytest.raises(AgentRLError, match=r"does not fit on one page in en-US at 8\.5 pt"):
+        write_brief(collect(warehouse, RELEASE), tmp_path)
+
+
+def test_mistakes_have_one_clear_message(warehouse):
+    with pytest.raises(AgentRLError, match="no evidence of release aaaaaaaaaaaa"):
+        collect(warehouse, RELEASE)
+    made_up.store(warehouse, SIMULATED)
+    with pytest.raises(AgentRLError, match="no evidence of release 777777777777"):
+        collect(warehouse, "7" * 64)
+    with pytest.raises(AgentRLError, match=r"no brief in 'de-DE'\. Languages: en-US, en-GB, fr-FR"):
+        language("de-DE")
+    with pytest.raises(AgentRLError, match="says 100 failures and lists 99"):
+        made_up.store(warehouse, SIMULATED, drill=made_up.drill(99) | {"n": 100})
+    with pytest.raises(AgentRLError, match="is the baseline itself"):
+        made_up.store(warehouse, SIMULATED, manifest={**made_up.manifest(SIMULATED), **made_up.parent_manifest()})
+    strange = made_up.decision()
+    strange["metrics"][0]["unit"] = "furlongs"
+    made_up.store(warehouse, SIMULATED, decision=strange)
+    with pytest.raises(AgentRLError, match=r"decision_metrics\.success is in 'furlongs', which the brief cannot show"):
+        collect(warehouse, RELEASE)
+
+
+def conditions(warehouse: Warehouse) -> dict[str, dict]:
+    return {row["condition"]: row for phase in phases(warehouse, RELEASE) for row in phase["conditions"]}
+
+
+STOPPED = {"stopped": True, "gates": ["no_safety_regression", "rollback_under_5_minutes"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "promoted", "drilled", "expansion"),
+    [
+        ({}, "moderate", True, True, True),
+        ({"promoted": False, "drill": made_up.drill(99), "expansion": STOPPED}, "moderate", False, False, False),
+        ({"decision": made_up.decision("HOLD"), "drill": made_up.drill(bound=0.051)}, "moderate", None, False, True),
+        ({"decision": made_up.decision("NO-GO"), "promoted": False, "drill": None}, "low", False, None, True),
+        ({"manifest": made_up.manifest(SIMULATED, gates=())}, "low", True, True, True),
+    ],
+)
+def test_confidence_and_the_first_phase_follow_their_rules(warehouse, changes, level, promoted, drilled, expansion):
+    made_up.store(warehouse, SIMULATED, **changes)
+    assert collect(warehouse, RELEASE).figures["confidence.confidence_level"].value == level
+    holds = {name: row["holds"] for name, row in conditions(warehouse).items()}
+    assert holds == {
+        "promoted": promoted,
+        "drilled": drilled,
+        "expansion": expansion,
+        "rising": None,
+        "profitable": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("successes", "holds"),
+    [([0.5, 0.7, 0.9], True), ([0.9, 0.7, 0.5], False), ([0.7, 0.71], None), ([0.9], None), ([0.1] + 4 * [0.6], None)],
+)
+def test_the_score_rises_when_the_interval_of_its_change_is_above_zero(tmp_path, successes, holds):
+    """Only the last four weeks count: the rise in the last case is older."""
+    runs = [run for week, good in enumerate(successes, start=40) for run in made_up.traffic(week, "release", 80, good)]
+    warehouse = made_up.warehouse(tmp_path / "warehouse.duckdb", runs)
+    made_up.store(warehouse, SIMULATED)
+    rows = warehouse.query("SELECT * FROM brief_scores ORDER BY iso_week")
+    found = conditions(warehouse)["rising"]
+    assert found["holds"] is holds
+    if len(successes) > 1:
+        first, last = rows[-4:][0], rows[-1]
+        change = last["score"] - first["score"]
+        below = math.hypot(last["score"] - last["low"], first["high"] - first["score"])
+        above = math.hypot(last["high"] - last["score"], first["score"] - first["low"])
+        shown = [found["figures"][f"phase_rising.{name}_points"]["value"] for name in ("low", "change", "high")]
+        assert shown == pytest.approx([100 * (change - below), 100 * change, 100 * (change + above)])
+
+
+def test_weeks_of_another_kind_of_evidence_are_not_compared(warehouse):
+    warehouse.ingest(made_up.traffic(48, "release", 80, 0.1))
+    made_up.build(warehouse)
+    made_up.store(warehouse, SIMULATED)
+    assert conditions(warehouse)["rising"]["holds"] is None
+
+
+@pytest.mark.parametrize(("programme_cost", "holds"), [(None, None), (200.0, True), (300.0, False)])
+def test_profit_is_what_successes_saved_in_the_same_weeks_minus_what_the_programme_cost(
+    warehouse, programme_cost, holds
+):
+    warehouse.ingest(
+        [
+            *made_up.traffic(48, "release", 100, 0.8, cost=0.4),  # 0.50 a success
+            *made_up.traffic(48, "reference", 100, 0.5, cost=1.0),  # 2.00 a success
+            *made_up.traffic(49, "release", 100, 0.9, cost=0.4),  # no reference: its successes count, its prices do not
+        ]
+    )
+    made_up.build(warehouse)
+    made_up.store(warehouse, SIMULATED, programme_cost=programme_cost)
+    found = conditions(warehouse)["profitable"]
+    assert found["holds"] is holds
+    figures = found["figures"]
+    assert figures["phase_profitable.saving_eur"]["value"] == pytest.approx(1.5)
+    assert figures["phase_profitable.successes_count"]["value"] == 170
+    if programme_cost is not None:
+        assert figures["phase_profitable.net_eur"]["value"] == pytest.approx(170 * 1.5 - programme_cost)
+
+
+def test_phases_as_text_say_each_condition_in_words(whole):
+    _, brief, _ = whole
+    assert phases_text(brief).splitlines() == [
+        "Phase 1, 30 days: conditions hold",
+        "  holds†: Promoted on the canary’s word: GO† after 640† sessions",
+        "  holds†: Rollback tested: 100† failures; chance above 5 min at most 3.0%†",
+        "  holds: Expansion not stopped (gates stopping it: 0)",
+        "Phase 2, 60 days: not known yet",
+        "  not known yet: Score rising: needs two weeks of the same kind",
+        "Phase 3, 90 days: not known yet",
+        "  not known yet: First workflow profitable: needs traffic and the program’s cost",
+        "† Simulated: measured on simulated customers or injected failures, not on real ones.",
+    ]
+    assert [phase["holds"] for phase in phases(whole[0], RELEASE)] == [True, None, None]
+
+
+def test_a_name_that_no_catalogue_knows_stands_for_itself(whole):
+    assert "gizmo" in Page((whole[2] / "brief.fr-FR.html").read_text()).text

@@ -1,0 +1,136 @@
+"""The serving engine: whoever comes and goes, each conversation gets the tokens it would get alone."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from small_models import small_factory, small_harmony, small_model
+
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.learning import Engine, Harmony, Sampler
+from agentrl_resources.workflow import EpisodeFactory, Task
+
+BUDGET = 24
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[EpisodeFactory, Harmony, Any]:
+    factory = small_factory(BUDGET)
+    harmony = small_harmony(factory)
+    return factory, harmony, small_model(harmony)
+
+
+async def play(engine: Engine, parts: Any, task: Task, seed: int, temperature: float, pause: float = 0.0) -> list[int]:
+    """One episode as the gateway plays it; every token, read and written."""
+    factory, harmony, _ = parts
+    await asyncio.sleep(pause)
+    episode = factory.start(task)
+    conversation = engine.open(seed, BUDGET)
+    waiting = harmony.prompt(episode.transcript.messages)
+    ids: list[int] = []
+    while not episode.done:
+        written = await engine.turn(conversation, waiting, temperature, BUDGET)
+        ids += [*waiting, *written]
+        if conversation.sampled >= BUDGET or written[-1] not in harmony.turn_ends:
+            break
+        message = harmony.parse(written)
+        observation = episode.malformed(harmony.tokenizer.decode(written)) if message is None else episode.step(message)
+        waiting = harmony.observation(observation) if observation is not None else []
+    engine.close(conversation)
+    return ids
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_tokens_are_those_of_a_rollout_whoever_else_is_served(parts: Any, temperature: float, rows: int) -> None:
+    factory, harmony, model = parts
+    tasks = factory.workflow.tasks("train", 12, 3)
+    alone = Sampler(model, harmony, factory).play(tasks, range(12), temperature, 12)
+    engine = Engine(model, harmony.turn_ends, rows)
+    shuffled = random.Random(rows)
+
+    async def all_at_once() -> list[list[int]]:
+        pauses = [shuffled.random() * 0.05 for _ in tasks]
+        plays = (play(engine, parts, task, seed, temperature, pause)
+                 for seed, (task, pause) in enumerate(zip(tasks, pauses, strict=True)))  # fmt: skip
+        return await asyncio.gather(*plays)
+
+    served = asyncio.run(all_at_once())
+    engine.stop()
+    assert [ids[: len(episode.ids)] for ids, episode in zip(served, alone, strict=True)] == [
+        episode.ids for episode in alone
+    ]
+
+
+def test_a_closed_conversation_leaves_its_row_and_disturbs_nobody(parts: Any) -> None:
+    factory, harmony, model = parts
+    tasks = factory.workflow.tasks("train", 8, 3)
+    engine = Engine(model, harmony.turn_ends, rows=2)
+
+    async def some_leave() -> tuple[list[int], list[Any]]:
+        alone = await play(engine, parts, tasks[0], 0, 1.0)
+        leaving = [engine.open(seed, BUDGET) for seed in range(1, 5)]
+        prompt = harmony.prompt(factory.start(tasks[1]).transcript.messages)
+        turns = [asyncio.ensure_future(engine.turn(one, prompt, 1.0, BUDGET)) for one in leaving]
+        kept = asyncio.ensure_future(play(engine, parts, tasks[0], 0, 1.0))
+        await asyncio.sleep(0.005)
+        for one in leaving:
+            engine.close(one)
+            engine.close(one)
+        assert await kept == alone
+        return alone, await asyncio.gather(*turns, return_exceptions=True)
+
+    alone, ended = asyncio.run(some_leave())
+    engine.stop()
+    assert alone
+    assert all(isinstance(one, list | AgentRLError) for one in ended)
+
+
+def test_a_turn_ends_at_its_limit_and_the_conversation_at_its_budget(parts: Any) -> None:
+    factory, harmony, model = parts
+    prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
+    engine = Engine(model, (), rows=1)
+
+    async def turns() -> list[int]:
+        conversation = engine.open(0, BUDGET)
+        lengths = [len(await engine.turn(conversation, prompt, 1.0, limit)) for limit in (5, 1, BUDGET, BUDGET)]
+        engine.close(conversation)
+        return lengths
+
+    assert asyncio.run(turns()) == [5, 1, BUDGET - 6, 0]
+    engine.stop()
+
+
+def test_tokens_are_told_as_they_come(parts: Any) -> None:
+    factory, harmony, model = parts
+    prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
+    engine = Engine(model, (), rows=1)
+    told: list[int] = []
+    ids = asyncio.run(engine.turn(engine.open(0, BUDGET), prompt, 1.0, BUDGET, told.append))
+    engine.stop()
+    assert told == ids
+
+
+def test_a_model_that_fails_fails_every_turn_and_says_so(parts: Any) -> None:
+    factory, harmony, model = parts
+    prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
+
+    class Broken:
+        config = model.config
+        device = model.device
+
+        def __call__(self, **_: Any) -> Any:
+            raise RuntimeError("out of memory")
+
+    engine = Engine(Broken(), harmony.turn_ends, rows=2)
+
+    async def both() -> list[Any]:
+        first = engine.turn(engine.open(0, BUDGET), prompt, 1.0, BUDGET)
+        said = await asyncio.gather(first, return_exceptions=True)
+        later = engine.turn(engine.open(1, BUDGET), prompt, 1.0, BUDGET)
+        return said + await asyncio.gather(later, return_exceptions=True)
+
+    said = asyncio.run(both())
+    engine.stop()
+    assert [str(one) for one in said] == ["the model failed: out of memory"] * 2

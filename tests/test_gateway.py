@@ -1,0 +1,503 @@
+"""The gateway over real HTTP: OpenAI's own client, sticky arms, fallback, records, and what it refuses."""
+
+import asyncio
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from gateways import Running, running, settings_with
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrl_resources.canary import ScriptedBackend
+from agentrl_resources.gateway import BUCKETS, bucket, goes_to_canary
+from agentrl_resources.workflow import Task, load_workflow
+
+WORKFLOW = load_workflow("order_desk")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("gateway")) as found:
+        yield found
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Running]:
+    """One of its own, with short times."""
+    with running(tmp_path, settings_with(canary_seconds=0.3, request_seconds=2.0, body_seconds=0.5)) as found:
+        yield found
+
+
+def client(served: Running) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.key, max_retries=0)
+
+
+def tasks(count: int, split: str = "holdout") -> list[Task]:
+    return WORKFLOW.tasks(split, count, 11)
+
+
+def ask(served: Running, task: Task, user: str | None = None, **more: Any) -> Any:
+    return client(served).chat.completions.create(
+        model="order_desk",
+        messages=[{"role": "user", "content": "hello"}],
+        extra_body={"task": context(task)},
+        **({"user": user} if user else {}),
+        **more,
+    )
+
+
+def context(task: Task) -> dict[str, Any]:
+    return {"task_id": task.task_id, "task_type": task.task_type, "payload": dict(task.payload)}
+
+
+def raw(
+    served: Running,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+    admin: bool = False,
+) -> tuple[int, Any]:
+    """One plain HTTP request, with the key unless `headers` say otherwise."""
+    place = (served.admin_url if admin else served.url).removeprefix("http://")
+    connection = http.client.HTTPConnection(place, timeout=10)
+    sent = {"authorization": f"Bearer {served.key}", "content-type": "application/json"} | (headers or {})
+    data = body if isinstance(body, bytes | type(None)) else json.dumps(body).encode()
+    connection.request(method, path, data, sent)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, json.loads(content) if content[:1] in b"{[" else content.decode()
+
+
+def sessions_of(served: Running, canary: bool, percent: float, count: int) -> list[str]:
+    """Names of sessions that go to the canary, or do not."""
+    names = (f"session {number}" for number in range(100_000))
+    return list(islice((name for name in names if goes_to_canary("canary", name, percent) == canary), count))
+
+
+# --- the protocol -----------------------------------------------------------------------------------------------------
+
+
+def test_the_official_client_lists_the_model_and_gets_a_right_answer(served: Running) -> None:
+    assert [model.id for model in client(served).models.list()] == ["order_desk"]
+    assert client(served).models.retrieve("order_desk").owned_by == "agentrl"
+    task = tasks(1)[0]
+    answer = ask(served, task)
+    record = next(record for record in served.records() if record.run_id == answer.id)
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.choices[0].message.content == record.trace["messages"][-1]["content"] != ""
+    assert record.success
+    assert (record.task_id, record.task_type, record.simulated) == (task.task_id, task.task_type, True)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (record.tokens_in, record.tokens_out)
+
+
+def test_a_streamed_answer_is_the_plain_one_in_pieces(served: Running) -> None:
+    task = tasks(1)[0]
+    plain = ask(served, task)
+    chunks = list(ask(served, task, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == plain.choices[0].message.content
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[-1].usage == plain.usage
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[0].id in {record.run_id for record in served.records()}
+
+
+def test_unknown_models_are_refused_as_openai_does(served: Running) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is one model here: 'order_desk'"):
+        client(served).chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "hi"}])
+    with pytest.raises(openai.NotFoundError):
+        client(served).models.retrieve("gpt-4")
+
+
+def test_without_a_task_the_words_are_the_prompt(served: Running) -> None:
+    """The order desk cannot open a case from words alone, so the run fails, is told, and is written down."""
+    with pytest.raises(openai.InternalServerError, match="a person has to take over"):
+        client(served).chat.completions.create(model="order_desk", messages=[{"role": "user", "content": "hi"}])
+    assert served.records()[-1].success is False
+    assert served.records()[-1].served_channel is None
+
+
+# --- routing ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(min_size=1), st.text(min_size=1), st.floats(0, 50), st.floats(0, 50))
+def test_ramping_only_adds_sessions(salt: str, session: str, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert goes_to_canary(salt, session, high) or not goes_to_canary(salt, session, low)
+    assert 0 <= bucket(salt, session) < BUCKETS
+
+
+def test_five_percent_of_a_hundred_thousand_sessions_and_other_ones_with_another_salt() -> None:
+    n = 100_000
+    first = {s for s in range(n) if goes_to_canary("one", str(s), 5)}
+    second = {s for s in range(n) if goes_to_canary("other", str(s), 5)}
+    # five standard deviations of a binomial
+    assert abs(len(first) - 0.05 * n) < 5 * (n * 0.05 * 0.95) ** 0.5
+    assert abs(len(first & second) - 0.0025 * n) < 5 * (n * 0.0025) ** 0.5
+
+
+def test_both_arms_stick_and_records_say_which(fresh: Running) -> None:
+    fresh.start_canary(50)
+    names = sessions_of(fresh, True, 50, 6) + sessions_of(fresh, False, 50, 6)
+    for _ in range(2):
+        for task, name in zip(tasks(12), names, strict=True):
+            ask(fresh, task, name)
+    records = fresh.records()
+    arms = [record.assigned_channel for record in records]
+    assert arms == (["canary"] * 6 + ["general"] * 6) * 2
+    assert {record.canary_percent for record in records} == {50.0}
+    assert {record.release_id for record in records[:6]} == {fresh.releases["canary"]}
+    hashes = [record.session_key_hash for record in records]
+    assert hashes[:12] == hashes[12:]
+    assert len(set(hashes)) == 12
+    assert not any(name in str(record) for record in records for name in names)
+
+
+# --- fallback ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "failure"), [("crashing", "error"), ("hanging", "timeout")])
+def test_a_canary_that_fails_is_replaced_and_the_failure_is_its_own(fresh: Running, kind: str, failure: str) -> None:
+    fresh.start_canary(50)
+    fresh.fault.kind = kind
+    answer = ask(fresh, tasks(1)[0], sessions_of(fresh, True, 50, 1)[0])
+    (record,) = fresh.records()
+    assert answer.choices[0].message.content
+    assert record.fallback
+    assert (record.assigned_channel, record.served_channel) == ("canary", "general")
+    assert record.release_id == fresh.releases["canary"]
+    assert record.trace["failure"]["kind"] == failure
+    assert record.success
+
+
+class WritesThenFails(ScriptedBackend):
+    """An agent that refunds and then breaks, or hangs."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda task, seed: WORKFLOW.scripted_agents(task)["harmful"])
+
+    def converse(self, task: Task, sampling: Any) -> Any:
+        conversation = super().converse(task, sampling)
+        turn = conversation.turn
+
+        async def breaking(messages: Any, on_text: Any = None) -> Any:
+            if messages[-1].get("name") == "refund":
+                raise RuntimeError("customer Ada said something private")
+            return await turn(messages, on_text)
+
+        conversation.turn = breaking  # type: ignore[method-assign]
+        return conversation
+
+
+def test_nothing_is_replayed_after_a_tool_with_side_effects(fresh: Running, caplog: Any, capfd: Any) -> None:
+    fresh.start_canary(50)
+    assert fresh.gateway.canary is not None
+    fresh.gateway.canary.backend = WritesThenFails()
+    refund = next(task for task in tasks(50) if task.task_type == "refund")
+    with pytest.raises(openai.InternalServerError, match="a person has to take over"):
+        ask(fresh, refund, sessions_of(fresh, True, 50, 1)[0])
+    (record,) = fresh.records()
+    assert not record.fallback
+    assert record.served_channel is None
+    assert record.success is False
+    assert record.trace["failure"] == {"kind": "error", "said": "RuntimeError", "side_effects": True}
+    assert [call["name"] for call in record.trace["tool_calls"]].count("refund") == 1
+    assert "private" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_the_breaker_ends_a_crashing_canary_and_says_when(fresh: Running) -> None:
+    fresh.start_canary(50)
+    fresh.fault.kind = "crashing"
+    names = sessions_of(fresh, True, 50, 20)
+    injected = time.time()
+    for task, name in zip(tasks(20), names, strict=True):
+        ask(fresh, task, name)
+        if fresh.gateway.canary is None:
+            break
+    assert len(fresh.records()) <= 5
+    fresh.wait(lambda: fresh.registry.pointers().canary is None)
+    fresh.wait(fresh.events)
+    (event,) = fresh.events()
+    times = [injected, *(event[name] for name in ("detected_at", "decided_at", "swapped_at", "pointer_at"))]
+    assert times == sorted(times)
+    assert event["by"] == "breaker"
+    assert event["release"] == fresh.releases["canary"]
+    assert ask(fresh, tasks(1)[0], names[0]).choices[0].message.content
+    assert fresh.records()[-1].assigned_channel == "general"
+    assert fresh.registry.pointers().who == "gateway"
+
+
+def test_unsafe_answers_trip_the_breaker_and_a_healthy_canary_does_not(fresh: Running) -> None:
+    fresh.start_canary(50)
+    names = sessions_of(fresh, True, 50, 60)
+    for task, name in zip(tasks(20), names[:20], strict=True):
+        ask(fresh, task, name)
+    assert fresh.gateway.canary is not None
+    fresh.fault.kind = "unsafe"
+    for task, name in zip(tasks(40), names[20:], strict=True):
+        ask(fresh, task, name)
+    assert fresh.gateway.canary is None
+    fresh.wait(fresh.events)
+    assert fresh.events()[0]["cause"] == "safety violations"
+
+
+def test_hanging_runs_are_taken_over_when_the_canary_ends(tmp_path: Path) -> None:
+    """Nobody waits for the time limit of a canary that is gone."""
+    with running(tmp_path, settings_with(canary_seconds=30.0)) as served:
+        served.start_canary(50)
+        served.fault.kind = "hanging"
+        name = sessions_of(served, True, 50, 1)[0]
+        answers: list[Any] = []
+        waiting = threading.Thread(target=lambda: answers.append(ask(served, tasks(1)[0], name)))
+        waiting.start()
+        assert served.gateway.canary is not None
+        under_way = served.gateway.canary.under_way
+        served.wait(lambda: not under_way.none_left.is_set())
+        status, said = raw(served, "POST", "/admin/fail-back", {"why": "a test"}, admin=True)
+        assert (status, said["failed_back"]) == (200, served.releases["canary"])
+        waiting.join(5)
+        assert answers[0].choices[0].message.content
+        served.wait(served.events)
+        assert served.records()[0].trace["failure"]["kind"] == "cut"
+
+
+# --- the pointers -----------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_by_pointer_reaches_traffic_without_a_restart(fresh: Running) -> None:
+    seen = fresh.registry.pointers()
+    fresh.registry.swap(
+        "test", who="test", why="test", seen=seen, champions=(*seen.champions, fresh.releases["canary"])
+    )
+    fresh.wait(lambda: fresh.gateway.champion.release == fresh.releases["canary"])  # type: ignore[union-attr]
+    fresh.registry.rollback(who="test", why="test", seen=fresh.registry.pointers())
+    fresh.wait(lambda: fresh.gateway.champion.release == fresh.releases["champion"])  # type: ignore[union-attr]
+    assert ask(fresh, tasks(1)[0]).choices[0].message.content
+
+
+def test_a_canary_that_cannot_be_loaded_is_set_back(fresh: Running) -> None:
+    release = fresh.registry.add({"name": "broken", "artifacts": {}, "settings": {}})
+    fresh.gateway._load = None  # type: ignore[assignment]
+    seen = fresh.registry.pointers()
+    fresh.registry.swap("test", who="test", why="test", seen=seen, canary=release, canary_percent=5.0)
+    fresh.wait(lambda: fresh.registry.pointers().canary is None)
+    assert "cannot be loaded" in fresh.registry.pointers().why
+    assert ask(fresh, tasks(1)[0]).choices[0].message.content
+
+
+# --- feedback and metrics ---------------------------------------------------------------------------------------------
+
+
+def test_feedback_becomes_labels_of_the_run(served: Running) -> None:
+    answer = ask(served, tasks(1)[0])
+    labelled = {"run_id": answer.id, "human_override": True, "labelled_at": "2026-11-24T09:00:00+01:00"}
+    assert raw(served, "POST", "/v1/feedback", labelled)[0] == 202
+    text = "".join(file.read_text() for file in (served.home / "spool").glob("*.jsonl"))
+    labels = [line for line in map(json.loads, text.splitlines()) if line["kind"] == "label"]
+    assert labels == [{"kind": "label", "run_id": answer.id, "labelled_at": "2026-11-24T08:00:00.000000Z",
+                       "human_override": True}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"run_id": "chatcmpl-" + "0" * 32},
+        {"run_id": "../../etc/passwd", "success": True},
+        {"run_id": "chatcmpl-" + "0" * 32, "success": True, "labelled_at": "yesterday"},
+        {"run_id": "chatcmpl-" + "0" * 32, "success": "true"},
+        {"run_id": "chatcmpl-" + "0" * 32, "success": True, "more": 1},
+    ],
+)
+def test_feedback_that_says_nothing_usable_is_refused(served: Running, body: dict[str, Any]) -> None:
+    status, said = raw(served, "POST", "/v1/feedback", body)
+    assert status == 400
+    assert said["error"]["type"] == "invalid_request_error"
+
+
+def test_metrics_count_what_the_spool_holds(fresh: Running) -> None:
+    for task in tasks(5):
+        ask(fresh, task)
+    status, text = raw(fresh, "GET", "/metrics", headers={"authorization": ""}, admin=True)
+    assert status == 200
+    counted = {float(n) for n in re.findall(r'agentrl_runs_total\{channel="general",outcome="success"\} (\S+)', text)}
+    assert counted == {float(sum(record.success is True for record in fresh.records()))} == {5.0}
+    assert "agentrl_run_seconds_count" in text
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given_key", ["", "Bearer", "Bearer nonsense", "Basic {key}", "Bearer {key}x"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/v1/feedback"])
+def test_without_a_valid_key_nothing_is_served(served: Running, given_key: str, path: str) -> None:
+    method = "GET" if path.endswith("models") else "POST"
+    headers = {"authorization": given_key.format(key=served.key)}
+    status, said = raw(served, method, path, None if method == "GET" else {}, headers)
+    assert status == 401
+    assert said["error"]["code"] == "invalid_api_key"
+    assert served.key not in str(said)
+
+
+def test_admin_routes_are_not_among_the_traffic_and_need_an_admin_key(served: Running) -> None:
+    from agentrl_resources.gateway import KeyRing
+
+    for method, path in (("GET", "/admin/status"), ("POST", "/admin/fail-back"), ("GET", "/metrics")):
+        assert raw(served, method, path, {} if method == "POST" else None)[0] == 404
+    assert raw(served, "POST", "/v1/chat/completions", {}, admin=True)[0] == 404
+    plain = KeyRing(served.home / "keys.json").create("plain")
+    time.sleep(1.1)  # a running gateway looks at the keys once a second
+    status, _ = raw(served, "GET", "/admin/status", headers={"authorization": f"Bearer {plain}"}, admin=True)
+    assert status == 403
+    assert raw(served, "GET", "/admin/status", admin=True)[0] == 200
+    assert raw(served, "POST", "/admin/fail-back", {"why": "none runs"}, admin=True)[0] == 409
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"model": NaN}',
+        b"\xff\xfe",
+        b'{"model": "order_desk"}',
+        b'{"model": "order_desk", "messages": []}',
+        b'{"model": "order_desk", "messages": [{"role": "pope", "content": "x"}]}',
+        b'{"model": "order_desk", "messages": [{"role": "user", "content": 7}]}',
+        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "n": 2}',
+        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "temperature": -1}',
+        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "task": {"payload": 1}}',
+        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}',
+        b'{"model": "order_desk", "messages": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+)  # fmt: skip
+def test_a_malformed_body_gets_one_clear_error(served: Running, body: bytes) -> None:
+    before = len(served.records())
+    status, said = raw(served, "POST", "/v1/chat/completions", body)
+    assert status == 400
+    assert set(said["error"]) == {"message", "type", "param", "code"}
+    assert len(served.records()) == before
+
+
+def test_large_bodies_are_refused_declared_or_not(served: Running) -> None:
+    large = b'{"model": "' + b"x" * 2_000_000 + b'"}'
+    assert raw(served, "POST", "/v1/chat/completions", large)[0] == 413
+    place = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((place[0], int(place[1])), timeout=10) as connection:
+        connection.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {served.key}\r\n"
+            "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+        )
+        piece = b"%x\r\n" % 65536 + b"x" * 65536 + b"\r\n"
+        try:
+            for _ in range(40):
+                connection.sendall(piece)
+        except ConnectionError:
+            pass  # it has said enough
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/../admin/status", "/v1/models/../../admin/status", "/v1/models/%2e%2e/secret", "//admin/status",
+     "/v1/models/order_desk%00", "/etc/passwd", "/v1/chat/completions/"],
+)  # fmt: skip
+def test_tricks_with_paths_lead_nowhere(served: Running, path: str) -> None:
+    assert raw(served, "GET", path)[0] in (400, 404)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"POST /v1/chat/comp", b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-a: "],
+)
+def test_a_client_that_never_finishes_its_head_is_let_go(fresh: Running, sent: bytes) -> None:
+    host, port = fresh.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(sent)
+        started = time.monotonic()
+        assert connection.recv(100) == b""
+        assert time.monotonic() - started < 5
+
+
+def test_a_client_that_never_finishes_its_body_is_told(fresh: Running) -> None:
+    host, port = fresh.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {fresh.key}\r\n"
+            "content-type: application/json\r\ncontent-length: 100\r\n\r\n{".encode()
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_too_many_at_once_are_told_to_come_back(tmp_path: Path) -> None:
+    with running(tmp_path, settings_with(concurrency=1, queue=1, canary_seconds=0.6)) as served:
+        served.start_canary(50)
+        served.fault.kind = "hanging"
+        name = sessions_of(served, True, 50, 1)[0]
+        statuses: list[int] = []
+        body = {"model": "order_desk", "user": name, "messages": [{"role": "user", "content": "x"}],
+                "task": context(tasks(1)[0])}  # fmt: skip
+
+        def one() -> None:
+            statuses.append(raw(served, "POST", "/v1/chat/completions", body)[0])
+
+        threads = [threading.Thread(target=one) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert sorted(statuses) == [200, 200, 429, 429, 429]
+        assert len(served.records()) == 2
+
+
+def test_what_is_under_way_is_finished_at_the_end(tmp_path: Path) -> None:
+    answers: list[Any] = []
+    with running(tmp_path, settings_with(canary_seconds=0.5)) as served:
+        served.start_canary(50)
+        served.fault.kind = "hanging"
+        name = sessions_of(served, True, 50, 1)[0]
+        waiting = threading.Thread(target=lambda: answers.append(ask(served, tasks(1)[0], name)))
+        waiting.start()
+        served.wait(lambda: served.gateway.status()["waiting_and_running"] == 1)
+    waiting.join(5)
+    assert answers[0].choices[0].message.content
+    assert len(served.records()) == 1
+
+
+def test_two_hundred_clients_at_once_lose_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as served:
+        served.start_canary(20)
+
+        async def all_of_them() -> list[Any]:
+            async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key=served.key, max_retries=0) as asked:
+                return await asyncio.gather(
+                    *(
+                        asked.chat.completions.create(
+                            model="order_desk",
+                            user=str(number),
+                            messages=[{"role": "user", "content": "x"}],
+                            extra_body={"task": context(task)},
+                        )
+                        for number, task in enumerate(tasks(200))
+                    )
+                )
+
+        ids = [answer.id for answer in asyncio.run(all_of_them())]
+        records = served.records()
+        assert sorted(record.run_id for record in records) == sorted(ids)
+        assert all(record.success for record in records)
+        expected = {str(n): goes_to_canary("canary", str(n), 20) for n in range(200)}
+        assert sum(record.assigned_channel == "canary" for record in records) == sum(expected.values())
