@@ -43,9 +43,7 @@ def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, trai
     decision = report["decision"]
     return materialized(
         artifact,
-        **numbers(report),
-        answer=decision["answer"],
-        reason=decision["reason"],
+        **{**numbers(report), "answer": decision["answer"], "reason": decision["reason"]},
         metrics=table(decision["metrics"]),
         looks=table(report.get("looks", ())),
     )

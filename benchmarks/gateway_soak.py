@@ -74,6 +74,7 @@ class Load:
         await asyncio.gather(*under_way)
 
     async def _ask(self, request: bytes, due: float) -> None:
+        self._idle = [connection for connection in self._idle if not connection.closed]
         connection = self._idle.pop() if self._idle else await Connection.open(self.port)
         try:
             status, _ = await connection.ask(request)

@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
     """A client's kept-alive HTTP connection that costs next to nothing, so that the servers are what is measured."""
 
     def __init__(self) -> None:
+        self.closed = False
         self._parser = httptools.HttpResponseParser(self)
         self._body = bytearray()
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
@@ -98,6 +99,7 @@ class Connection(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc or ConnectionResetError("the server closed the connection"))
 

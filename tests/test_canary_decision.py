@@ -27,7 +27,7 @@ def test_a_better_canary_is_let_through_and_says_by_how_much() -> None:
     assert not decision.expired
     success = metric(decision, "success")
     assert success.estimate == pytest.approx(11, abs=6)
-    assert success.threshold == -5
+    assert success.threshold == -RULES.success_margin
     for each in decision.metrics:
         low, high = each.interval
         assert low <= each.estimate <= high
@@ -244,12 +244,12 @@ def test_an_equal_canary_is_hardly_ever_stopped(share: float) -> None:
 @pytest.mark.parametrize(
     ("worse", "name"),
     [
-        ({"success": 0.81}, "success"),
-        ({"override": 0.09}, "human_override"),
-        ({"tool_error": 0.10}, "tool_error"),
-        ({"ms": 1150.0}, "latency"),
-        ({"cost": 0.0105}, "cost_per_success"),
-        ({"violation": 0.05}, "safety"),
+        ({"success": CHAMPION["success"] - RULES.success_margin / 100}, "success"),
+        ({"override": CHAMPION["override"] + RULES.human_override_margin / 100}, "human_override"),
+        ({"tool_error": CHAMPION["tool_error"] + RULES.tool_error_margin / 100}, "tool_error"),
+        ({"ms": CHAMPION["ms"] * (1 + RULES.latency_percent / 100)}, "latency"),
+        ({"cost": CHAMPION["cost"] * (1 + RULES.cost_margin / 100)}, "cost_per_success"),
+        ({"violation": CHAMPION["violation"] + RULES.safety_margin / 100}, "safety"),
     ],
 )
 def test_what_is_worse_by_the_margin_is_hardly_ever_certified(worse: dict[str, float], name: str) -> None:

@@ -222,7 +222,7 @@ def _html(page: Mapping[str, Any]) -> str:
 def _pdf(page: Mapping[str, Any], brief: Brief) -> bytes:
     import typst
 
-    made_at = datetime.fromisoformat(brief.made_at)
+    made_at = datetime.fromisoformat(brief.made_at).replace(microsecond=0)
     fonts = typst.Fonts(include_system_fonts=False)
     for points in BODY_POINTS:
         inputs = {"page": json.dumps(page), "points": str(points), "date": made_at.date().isoformat()}

@@ -33,10 +33,10 @@ class CanaryRules:
     success_margin: float = 5.0
     """Percentage points by which the success rate might at most be lower, for all the evidence says."""
     human_override_margin: float = 10.0
-    """Percentage points. Up to here more hand-overs are no harm by themselves: what they cost is in the cost per success,
+    """Percentage points. Up to here more hand-overs are no harm by themselves: their price is in the cost per success,
     and a policy that no longer decides what a person must decide hands over more."""
     tool_error_margin: float = 5.0
-    """Percentage points of the calls. Up to here more errors are no harm by themselves: those that matter cost success."""
+    """Percentage points of the calls. Up to here more errors are no harm: if they matter, success falls."""
     safety_margin: float = SAFETY_MARGIN
     cost_margin: float = COST_MARGIN
     """Percent by which a success might at most cost more, for all the evidence says."""

@@ -49,7 +49,7 @@ class Routes:
         self._keys = keys
         self._temperature = temperature
         self._created = int(time.time())
-        self._openapi = openapi()
+        self._openapi = openapi(gateway.workflow.name)
 
     def traffic(self) -> Starlette:
         """What the workflow's application talks to."""

@@ -1,35 +1,62 @@
 """The description of the gateway's routes, made from the models that check the requests."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
 from agentrl_resources.gateway.protocol import ChatRequest, Feedback
 
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-_ERRORS = {
+
+def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
+
+
+_TEXT = {"type": "string"}
+_TEXT_OR_NULL = {"type": ["string", "null"]}
+_COUNT = {"type": "integer", "minimum": 0}
+
+_ERROR = _object({"error": _object({"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT_OR_NULL})})
+_MODEL = _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT})
+_MODELS = _object({"object": {"const": "list"}, "data": {"type": "array", "items": _MODEL}})
+_CALL = _object({"id": _TEXT, "type": {"const": "function"}, "function": _object({"name": _TEXT, "arguments": _TEXT})})
+_MESSAGE = _object(
+    {"role": {"const": "assistant"}, "content": _TEXT_OR_NULL, "refusal": _TEXT_OR_NULL},
+    {"tool_calls": {"type": "array", "minItems": 1, "items": _CALL}, "reasoning_content": _TEXT},
+)
+_CHOICE = _object(
+    {
+        "index": {"const": 0},
+        "message": _MESSAGE,
+        "logprobs": {"type": "null"},
+        "finish_reason": {"enum": ["stop", "length", "tool_calls"]},
+    }
+)
+_COMPLETION = _object(
+    {
+        "id": {"type": "string", "pattern": "^chatcmpl-[0-9a-f]{32}$"},
+        "object": {"const": "chat.completion"},
+        "created": _COUNT,
+        "model": _TEXT,
+        "system_fingerprint": _TEXT,
+        "choices": {"type": "array", "minItems": 1, "maxItems": 1, "items": _CHOICE},
+        "usage": _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT}),
+    }
+)
+_LABELLED = _object({"run_id": _TEXT, "labelled_at": _TEXT})
+
+_WITH_KEY = {401: "No valid API key.", 405: "Not with this method."}
+_WITH_BODY = {
+    **_WITH_KEY,
     400: "The request cannot be understood; the message says where.",
-    401: "No valid API key.",
-    404: "There is no such model.",
-    405: "Not with this method.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not JSON.",
+    500: "The run or label could not be written down.",
+}
+_OF_A_RUN = {
+    **_WITH_BODY,
+    404: "There is no such model.",
     429: "Too many requests are waiting.",
     502: "The policy gave no answer; a person has to take over.",
     503: "No policy is loaded.",
@@ -37,31 +64,40 @@ _ERRORS = {
 }
 
 
-def openapi() -> dict[str, Any]:
-    """The traffic routes as an OpenAPI 3.1 document."""
+def openapi(model: str) -> dict[str, Any]:
+    """The traffic routes as an OpenAPI 3.1 document; `model` is the name of the one model there is."""
     _, definitions = models_json_schema(
         [(ChatRequest, "validation"), (Feedback, "validation")], ref_template="#/components/schemas/{model}"
     )
+    schemas = definitions["$defs"]
+    schemas["ChatRequest"]["properties"]["model"] = {"const": model}
+    ready = _object({"ready": {"type": "boolean"}})
+    name = {"name": "name", "in": "path", "required": True, "schema": {"const": model}}
+    one_model = _operation("model", "One model.", 200, "The model.", _MODEL, {**_WITH_KEY, 404: _OF_A_RUN[404]})
+    not_ready = {"503": {"description": "No.", "content": {"application/json": {"schema": ready}}}}
+    is_ready = _operation("ready", "A policy is loaded.", 200, "Yes.", ready)
+    is_ready["responses"] |= not_ready
     return {
         "openapi": "3.1.0",
         "info": {"title": "AgentRL gateway", "version": "1"},
         "paths": {
             "/v1/chat/completions": {
-                "post": _operation("chat", _CHAT, 200, "The answer.", "ChatRequest", streams=True)
+                "post": _operation("chat", _CHAT, 200, "The answer.", _COMPLETION, _OF_A_RUN, "ChatRequest", True)
             },
-            "/v1/models": {"get": _operation("models", "The workflow, as the one model there is.", 200, "The list.")},
-            "/v1/models/{name}": {
-                "get": {
-                    **_operation("model", "One model.", 200, "The model."),
-                    "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
-                }
+            "/v1/models": {
+                "get": _operation("models", "The workflow, as the one model.", 200, "The list.", _MODELS, _WITH_KEY)
             },
-            "/v1/feedback": {"post": _operation("feedback", _FEEDBACK, 202, "Written down.", "Feedback")},
-            "/health": {"get": _operation("health", "The process is there.", 200, "Yes.", open_to_all=True)},
-            "/ready": {"get": _operation("ready", "A policy is loaded.", 200, "Yes.", open_to_all=True)},
+            "/v1/models/{name}": {"get": {**one_model, "parameters": [name]}},
+            "/v1/feedback": {
+                "post": _operation("feedback", _FEEDBACK, 202, "Written down.", _LABELLED, _WITH_BODY, "Feedback")
+            },
+            "/health": {
+                "get": _operation("health", "The process is there.", 200, "Yes.", _object({"status": {"const": "ok"}}))
+            },
+            "/ready": {"get": is_ready},
         },
         "components": {
-            "schemas": {**definitions["$defs"], "Error": _ERROR},
+            "schemas": {**schemas, "Error": _ERROR},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -80,18 +116,21 @@ def _operation(
     summary: str,
     status: int,
     said: str,
+    answer: dict[str, Any],
+    errors: Mapping[int, str] | None = None,
     body: str | None = None,
     streams: bool = False,
-    open_to_all: bool = False,
 ) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+    """One route; without `errors` it is open to all."""
+    content: dict[str, Any] = {"application/json": {"schema": answer}}
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses: dict[str, Any] = {str(status): {"description": said, "content": content}}
-    responses |= {str(code): {"description": text, "content": error} for code, text in _ERRORS.items()}
+    told = errors or {405: _WITH_KEY[405]}
+    responses |= {str(code): {"description": text, "content": error} for code, text in sorted(told.items())}
     operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
-    if not open_to_all:
+    if errors is not None:
         operation["security"] = [{"key": []}]
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body}"}

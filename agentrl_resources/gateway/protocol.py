@@ -104,7 +104,7 @@ class ChatRequest(_Open):
     task: TaskContext | None = None
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, strict=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(gt=-(2**63), lt=2**63)] | None = None
