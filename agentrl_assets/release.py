@@ -7,7 +7,7 @@ from agentrl_assets.project import code_version
 from agentrl_assets.reporting import table
 from agentrl_resources.dagster_history import check_answer, out_of_date
 from agentrl_resources.dagster_resources import PROJECT, Workspace
-from agentrl_resources.release import build_manifest
+from agentrl_resources.release import Manifest, build_manifest
 
 PARTS = {
     "rubric": "rubric",
@@ -25,6 +25,8 @@ PARTS = {
 """The parts of a bundle, and the asset that each is the latest artifact of."""
 
 LOCK_FILE = PROJECT / "constraints.txt"
+_ANCESTRY = ("parent", "rollback_target", "routing")
+"""What a manifest says of the releases before it; the routing's salt is derived from the rest."""
 
 
 @dg.asset(
@@ -46,21 +48,34 @@ def release_bundle(context: dg.AssetExecutionContext, workspace: Workspace) -> d
             raise dg.Failure(
                 f"No release: gate {verdict.gate} says {verdict.answer} now. {verdict.reason}", allow_retries=False
             )
-    manifest = build_manifest(
-        settings,
-        store,
-        artifacts,
-        {verdict.gate: verdict.to_dict() for verdict in verdicts},
-        parent=champion,
-        rollback_target=champion,
-        lock_file=LOCK_FILE,
-    )
+
+    def bundled(parent: str | None, rollback_target: str | None) -> Manifest:
+        return build_manifest(
+            settings,
+            store,
+            artifacts,
+            {verdict.gate: verdict.to_dict() for verdict in verdicts},
+            parent=parent,
+            rollback_target=rollback_target,
+            lock_file=LOCK_FILE,
+        )
+
+    manifest = bundled(champion, champion)
+    present = registry.manifest(champion)
+    # Once promoted, the same content would be its own parent: it is the release that there is.
+    if manifest == {**present, **{name: manifest[name] for name in _ANCESTRY}}:
+        manifest = present
     release = registry.add(manifest)
     registry.propose(release, who="release_bundle", why="every gate said GO", seen=registry.pointers())
     parts = table({"part": part, **entry} for part, entry in manifest["artifacts"].items())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(release),
-        metadata={"release": release, "rollback_target": champion, "parts": parts, "manifest": manifest},
+        metadata={
+            "release": release,
+            "rollback_target": manifest["rollback_target"],
+            "parts": parts,
+            "manifest": manifest,
+        },
     )
 
 

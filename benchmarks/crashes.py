@@ -5,9 +5,14 @@
 Two processes write to a spool as a gateway does (runs, labels before and after their run, events) and say what was
 accepted, while a third takes the spool into a warehouse. Each is killed at a moment of its own and started again. At
 the end the spool is ingested once more and compared with what the writers said and with what stands in its files.
+
+A whole gateway is killed while customers ask it over HTTP (every answer that arrived must be on record, once), and a
+process that promotes and rolls back without a pause (the pointers must be whole after each kill, and no change that was
+said to be done may be gone).
 """
 
 import argparse
+import asyncio
 import json
 import os
 import random
@@ -20,7 +25,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
+from serving import state_folder
+
+from agentrl_resources.canary import ScriptedBackend
+from agentrl_resources.gateway import Address, serving
+from agentrl_resources.release import Registry
+from agentrl_resources.settings import load_settings
 from agentrl_resources.telemetry import RunRecord, Spool, Warehouse
+from agentrl_resources.workflow import load_workflow
+
+WORKFLOW_FILE = Path(__file__).parents[1] / "workflow.yaml"
 
 SEGMENT_BYTES = 32_768  # small, so that writers are killed around rotations too
 
@@ -68,6 +83,85 @@ def spool_and_ingest(folder: Path, kills: int, rng: random.Random) -> list[Row]:
     rows = [Row("writer", kills, len(said), len(said - set(stored)), 0, took) for said in accepted]
     lost, doubled = len(set(written) - set(stored)), len(stored) - len(set(stored))
     return [*rows, Row("ingest", kills, len(written), lost, doubled + len(set(stored) - set(written)), took)]
+
+
+def gateway(folder: Path, kills: int, rng: random.Random) -> Row:
+    """Kill a gateway `kills` times while 16 customers ask; what they were answered is what was accepted."""
+    key = state_folder(folder, load_settings(WORKFLOW_FILE))
+    answered: list[str] = []
+    started = time.monotonic()
+    for number in range(kills):
+        process = subprocess.Popen([sys.executable, __file__, "serve", str(folder)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        answered += asyncio.run(_asked(port, key, number, process, rng.uniform(0.05, 0.6)))
+        process.wait()
+    warehouse = Warehouse(folder / "warehouse.duckdb")
+    warehouse.ingest_spool(folder / "spool")
+    stored = [row["run_id"] for row in warehouse.query("SELECT run_id FROM agent_runs")]
+    doubled = len(stored) - len(set(stored)) + len(answered) - len(set(answered))
+    return Row("gateway", kills, len(answered), len(set(answered) - set(stored)), doubled, time.monotonic() - started)
+
+
+async def _asked(port: int, key: str, seed: int, process: "subprocess.Popen[str]", seconds: float) -> list[str]:
+    """Asks until the gateway is killed, `seconds` from now; returns the ids of the answers that arrived."""
+    workflow = load_workflow("order_desk")
+    tasks = iter(workflow.tasks("holdout", 2000, seed))
+    ids: list[str] = []
+
+    async def customer(http: aiohttp.ClientSession) -> None:
+        for task in tasks:
+            body = {"model": workflow.name, "messages": [{"role": "user", "content": "x"}],
+                    "task": {"task_id": task.task_id, "payload": dict(task.payload)}}  # fmt: skip
+            try:
+                async with http.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body) as response:
+                    ids.append((await response.json())["id"])
+            except aiohttp.ClientError:
+                return
+
+    async def kill() -> None:
+        await asyncio.sleep(seconds)
+        process.kill()
+
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as http:
+        await asyncio.gather(kill(), *(customer(http) for _ in range(16)))
+    return ids
+
+
+def promotion(folder: Path, kills: int, rng: random.Random) -> Row:
+    """Kill a process that moves the pointers `kills` times. Lost: a change that was said and is gone, or a torn one."""
+    registry = Registry(folder / "registry")
+    releases = [registry.add({"name": name}) for name in ("one", "other")]
+    first = registry.swap("start", who="crashes", why="to break", seen=registry.pointers(), champions=(releases[0],))
+    lost, started = 0, time.monotonic()
+    said = [str(first.revision)]
+    for _ in range(kills):
+        said += _killed(["promote", str(folder), releases[1]], rng.uniform(0, 0.2))
+        state = Registry(folder / "registry").pointers()
+        whole = state.champion in releases and next(registry.history()) == state
+        lost += not (whole and state.revision in (int(said[-1]), int(said[-1]) + 1))
+    doubled = len(said) - len(set(said))
+    return Row("promotion", kills, len(said), lost, doubled, time.monotonic() - started)
+
+
+def _promote(folder: Path, release: str) -> None:
+    registry = Registry(folder / "registry")
+    print("ready", flush=True)
+    while True:
+        seen = registry.pointers()
+        promoted = (*seen.champions, release) if len(seen.champions) == 1 else seen.champions[:-1]
+        state = registry.swap("promote", who="crashes", why="to break", seen=seen, champions=promoted)
+        os.write(1, f"{state.revision}\n".encode())
+
+
+async def _serve(folder: Path) -> None:
+    workflow = load_workflow("order_desk")
+    policy = ScriptedBackend(lambda task, seed: workflow.scripted_agents(task)["expert"])
+    settings = load_settings(WORKFLOW_FILE)
+    address = Address(port=0, admin_port=0)
+    async with serving(folder, settings, workflow, address, load=lambda *_: policy) as (_, found):
+        print(found.port, flush=True)
+        await asyncio.Event().wait()
 
 
 def _killed(arguments: list[str], after: float) -> list[str]:
@@ -149,7 +243,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=17)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = spool_and_ingest(Path(folder), options.kills, random.Random(options.seed))
+        rng = random.Random(options.seed)
+        rows = spool_and_ingest(Path(folder), options.kills, rng)
+        rows.append(gateway(Path(folder) / "gateway", options.kills, rng))
+        rows.append(promotion(Path(folder) / "promotion", options.kills, rng))
     print("| killed | times | accepted | lost | counted twice | seconds |\n|---|---|---|---|---|---|")
     for row in rows:
         print(f"| {row.what} | {row.kills} | {row.accepted} | {row.lost} | {row.doubled} | {row.seconds:.0f} |")
@@ -161,5 +258,9 @@ if __name__ == "__main__":
         _write(Path(sys.argv[2]), sys.argv[3])
     elif sys.argv[1:2] == ["ingest"]:
         _ingest(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1:2] == ["serve"]:
+        asyncio.run(_serve(Path(sys.argv[2])))
+    elif sys.argv[1:2] == ["promote"]:
+        _promote(Path(sys.argv[2]), sys.argv[3])
     else:
         main()

@@ -72,7 +72,7 @@ def test_the_description_is_served(served: Running) -> None:
 
 @api.parametrize()
 @hypothesis.seed(SEED)
-@settings(max_examples=80, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_one_of_those_that_are_described(case: Any, served: Running, seed: int) -> None:
     """Status, content type and content as described, nothing without the key, and nothing invalid is taken."""
     response = case.call_and_validate(base_url=served.url, headers={"Authorization": f"Bearer {served.key}"})

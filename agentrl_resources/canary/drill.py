@@ -66,13 +66,11 @@ class Watch:
         self.events: list[dict[str, Any]] = []
 
     def look(self) -> None:
-        while True:
-            found = read_new(self._folder, self._offsets)
-            self.runs += found.runs
-            self.events += [event["document"] for event in found.events]
-            if found.offsets == self._offsets:
-                return
-            self._offsets = dict(found.offsets)
+        """Takes in what is new: some thousand runs at most, so call it often."""
+        found = read_new(self._folder, self._offsets)
+        self.runs += found.runs
+        self.events += [event["document"] for event in found.events]
+        self._offsets = found.offsets
 
 
 async def drill(

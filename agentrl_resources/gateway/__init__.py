@@ -9,7 +9,7 @@ from agentrl_resources.gateway.backends import (
     Sampling,
     Turn,
 )
-from agentrl_resources.gateway.breaker import Breaker, Detector, Trip
+from agentrl_resources.gateway.breaker import Breaker, Trip, Watched
 from agentrl_resources.gateway.keys import Key, KeyRing
 from agentrl_resources.gateway.routing import BUCKETS, bucket, goes_to_canary
 from agentrl_resources.gateway.server import Address, backends, is_served, serve, serving
@@ -24,7 +24,6 @@ __all__ = [
     "BundleBackend",
     "Channel",
     "Conversation",
-    "Detector",
     "Gateway",
     "Key",
     "KeyRing",
@@ -33,6 +32,7 @@ __all__ = [
     "Sampling",
     "Trip",
     "Turn",
+    "Watched",
     "backends",
     "bucket",
     "goes_to_canary",

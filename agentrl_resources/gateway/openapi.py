@@ -124,7 +124,7 @@ def _operation(
     """One route; without `errors` it is open to all."""
     content: dict[str, Any] = {"application/json": {"schema": answer}}
     if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _object({"data": _TEXT})}  # of each event
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     responses: dict[str, Any] = {str(status): {"description": said, "content": content}}
     told = errors or {405: _WITH_KEY[405]}

@@ -437,8 +437,8 @@ class Gateway:
             "waiting_and_running": self._admitted,
             "trouble": self.trouble,
             "breaker": {
-                cause: {"answers": detector.answers, "events": detector.events, "evidence": detector.value}
-                for cause, detector in (breaker.detectors.items() if breaker else ())
+                cause: {"answers": watched.answers, "events": watched.events, "evidence": watched.evidence}
+                for cause, watched in (breaker.watched.items() if breaker else ())
             },
         }
 

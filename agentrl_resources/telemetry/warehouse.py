@@ -24,7 +24,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import canonical_json
 from agentrl_resources.telemetry.importer import RejectedLine
 from agentrl_resources.telemetry.run_records import COLUMNS, RunRecord, utc_iso
-from agentrl_resources.telemetry.spool import SpoolLines, read_new
+from agentrl_resources.telemetry.spool import SpoolLines, read_new, segment_sizes
 
 if TYPE_CHECKING:
     import duckdb
@@ -164,6 +164,7 @@ class Warehouse:
         run. A run that is reported twice is treated as by `ingest`.
         """
         total: Counter[str] = Counter()
+        waiting = segment_sizes(folder)  # a writer that is faster than this must not keep it for ever
         with self.connect() as connection:
             while True:
                 connection.execute("BEGIN")
@@ -175,6 +176,8 @@ class Warehouse:
                 read = [{"segment": name, "bytes": size} for name, size in new.offsets.items() - offsets.items()]
                 _insert(connection, "spool_offsets", _OFFSETS, read, "OR REPLACE")
                 connection.execute("COMMIT")
+                if all(new.offsets.get(name, 0) >= size for name, size in waiting.items()):
+                    return SpoolReport(**total)
 
     def spool_offsets(self) -> dict[str, int]:
         """Bytes that were read of each segment of the spool; of none before the first `ingest_spool`."""
