@@ -1,13 +1,16 @@
 """What runs when: jobs, the weekly score, and retraining when the rubric changes."""
 
 import json
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from agentrl_assets.reliability import iso_week
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Workspace
+from agentrl_resources.files import digest_json
+from agentrl_resources.gateway import is_served
+from agentrl_resources.telemetry import segment_sizes
 
 _TRAINING = dg.AssetSelection.groups("training")
 _EVALUATION = dg.AssetSelection.groups("evaluation", "release")
@@ -16,10 +19,13 @@ _DATA = dg.AssetSelection.groups("preference_data")
 data = dg.define_asset_job("data", _DATA, description="Rubric and preference data, cleaned.")
 training = dg.define_asset_job("training", _TRAINING, description="Tokenizer, SFT, reward model and PPO.")
 evaluation = dg.define_asset_job(
-    "evaluation", _EVALUATION, description="Both arms on the held-out tasks, gates, bundle."
+    "evaluation", _EVALUATION, description="Both arms on the held-out tasks, gates, bundle, canary, brief."
 )
 retraining = dg.define_asset_job(
-    "retraining", _DATA | _TRAINING | _EVALUATION, description="From the rubric to the release bundle."
+    "retraining", _DATA | _TRAINING | _EVALUATION, description="From the rubric to the release on its canary."
+)
+canary = dg.define_asset_job(
+    "canary", dg.AssetSelection.assets("canary_rollout"), description="One look at the canary's traffic."
 )
 reliability = dg.define_asset_job(
     "reliability",
@@ -41,6 +47,18 @@ def weekly_reliability_schedule(context: dg.ScheduleEvaluationContext) -> dg.Run
     return dg.RunRequest(
         run_key=monday.isoformat(), partition_key=monday.isoformat(), tags={"week": iso_week(monday.isoformat())}
     )
+
+
+@dg.sensor(job=canary, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def canary_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.RunRequest | dg.SkipReason:
+    """Looks at a canary while a gateway serves: when there is new traffic, and every hour, since a canary expires."""
+    pointers = workspace.registry.pointers()
+    if pointers.canary is None:
+        return dg.SkipReason("There is no canary.")
+    if not is_served(workspace.root):
+        return dg.SkipReason("No gateway serves this project.")
+    traffic = digest_json([segment_sizes(workspace.spool), f"{datetime.now(UTC):%Y-%m-%dT%H}"])
+    return dg.RunRequest(run_key=f"{pointers.revision}-{traffic}")
 
 
 @dg.sensor(job=retraining, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)

@@ -4,6 +4,7 @@ import dagster as dg
 
 from agentrl_assets.project import code_version
 from agentrl_assets.reporting import materialized, numbers, table
+from agentrl_assets.verification import differences
 from agentrl_resources.canary import CanaryRollout
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import Artifact, write_json
@@ -25,6 +26,8 @@ def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, trai
     the canary is decided.
     """
     release = workspace.registry.resolve("candidate")
+    for said in differences(release, workspace):
+        raise dg.Failure(f"No canary: {said}", allow_retries=False)
     if workspace.registry.pointers().champion == release:
         artifact = _kept(
             workspace, release, {"action": "promoted", "decision": workspace.registry.decisions(release)[-1]}

@@ -23,9 +23,16 @@ _STAGES = [preference_data, sft, reward, ppo, evaluation, gates, release, canary
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_STAGES),
     asset_checks=dg.load_asset_checks_from_modules(_STAGES),
-    jobs=[automation.data, automation.training, automation.evaluation, automation.retraining, automation.reliability],
+    jobs=[
+        automation.data,
+        automation.training,
+        automation.evaluation,
+        automation.retraining,
+        automation.canary,
+        automation.reliability,
+    ],
     schedules=[automation.weekly_reliability_schedule],
-    sensors=[automation.rubric_sensor],
+    sensors=[automation.rubric_sensor, automation.canary_sensor],
     resources={"workspace": WORKSPACE, "training": TRAINING},
     # What takes long has a process of its own already, and a process for each of the other steps would only import.
     executor=dg.in_process_executor,

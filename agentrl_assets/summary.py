@@ -53,6 +53,7 @@ def summary(instance: dg.DagsterInstance, workspace: Workspace) -> str:
     parts = [
         list(_comparison(instance, workspace)),
         list(_gates(instance, workspace)),
+        list(_canary(instance, workspace)),
         list(_score(workspace)),
         list(_places(instance, workspace)),
     ]
@@ -88,6 +89,21 @@ def _gates(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]:
         yield f"  {state.verdict.answer:<6} {state.verdict.gate}: {state.verdict.reason}{note}"
 
 
+def _canary(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]:
+    artifact = workspace.find(instance, "canary_rollout")
+    if artifact is None:
+        return
+    report = artifact.report
+    decision = report["decision"]
+    simulated = " (simulated customers)" if report.get("simulated") else ""
+    yield f"CANARY{simulated}"
+    yield f"  {decision['answer']:<6} {report['action']}: {decision['reason']}"
+    if broken := report.get("broken_on_purpose"):
+        harm = [one["metric"] for one in broken["decision"]["metrics"] if one["answer"] == "NO-GO"]
+        why = f"harm in {', '.join(harm)}" if harm else broken["decision"]["reason"]
+        yield f"  the same policy broken on purpose: {broken['action']} after {broken['seconds']:.0f} s, {why}"
+
+
 def _score(workspace: Workspace) -> Iterator[str]:
     try:
         with workspace.warehouse.connect(read_only=True) as connection:
@@ -105,9 +121,13 @@ def _score(workspace: Workspace) -> Iterator[str]:
 
 def _places(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]:
     pointers = workspace.registry.pointers()
-    if pointers.candidate:
+    if pointers.candidate and pointers.candidate == pointers.champion:
+        yield f"CHAMPION {pointers.champion[:12]}   (agentrl release list)"
+    elif pointers.candidate:
         outdated = next(out_of_date(instance, "release_bundle"), None)
         note = f"(of before: {outdated})" if outdated else "(agentrl verify)"
         yield f"RELEASE CANDIDATE {pointers.candidate[:12]}   {note}"
+    if brief := workspace.find(instance, "reliability_brief"):
+        yield f"RELIABILITY BRIEF {brief.path / 'brief.en-US.pdf'}   (agentrl brief FOLDER)"
     yield f"ARTIFACTS {workspace.root / 'artifacts'}   LOG {workspace.root / 'run.log'}"
     yield "GRAPH, CHECKS AND PICTURES: make ui"

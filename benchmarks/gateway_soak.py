@@ -4,8 +4,8 @@
 
 The gateway plays whole episodes (agent mode) of the order desk with a scripted policy, with tools, tool policy, metrics
 and spool, in a process of its own; requests leave this one at fixed times, whether or not earlier ones are answered,
-every fifth of them streamed. The slope is fitted without the first fifth of the time, in which caches fill; its interval
-is a bootstrap of blocks of residuals, since samples that follow each other are alike.
+every fifth of them streamed. The slope is fitted without the first fifth of the time, in which caches fill; its
+interval is a bootstrap of blocks of residuals, since samples that follow each other are alike.
 """
 
 import argparse

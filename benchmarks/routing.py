@@ -6,6 +6,7 @@ Takes about ten seconds on one core.
 """
 
 import argparse
+import itertools
 import math
 import time
 
@@ -36,7 +37,7 @@ def main() -> None:
             low <= share <= high)  # fmt: skip
     moved = int((again != arms[RAMP[0]]).sum())
     row("asked twice, another arm", f"{moved}", "must be none", moved == 0)
-    for lower, higher in zip(RAMP, RAMP[1:], strict=False):
+    for lower, higher in itertools.pairwise(RAMP):
         lost = int((arms[lower] & ~arms[higher]).sum())
         row(f"ramp {lower:g} to {higher:g} %, left the canary", f"{lost}", "must be none", lost == 0)
     spread = chisquare(np.bincount(first, minlength=BUCKETS))
@@ -44,7 +45,8 @@ def main() -> None:
         spread.pvalue > 0.001)  # fmt: skip
     both, _, _ = np.histogram2d(first, other, bins=10, range=[[0, BUCKETS], [0, BUCKETS]])
     independent = chi2_contingency(both)
-    row("another salt, independent", f"p = {independent.pvalue:.2f}", f"chi-square, {independent.dof} degrees of freedom",
+    freedom = f"chi-square, {independent.dof} degrees of freedom"
+    row("another salt, independent", f"p = {independent.pvalue:.2f}", freedom,
         independent.pvalue > 0.001)  # fmt: skip
     twice = int((arms[RAMP[0]] & (other < RAMP[0] * BUCKETS / 100)).sum())
     expected = len(sessions) * (RAMP[0] / 100) ** 2

@@ -27,7 +27,9 @@ def state_folder(home: Path, settings: Settings) -> str:
     """
     registry = Registry(home / "registry")
     names = settings.workflow.model_dump()
-    release = registry.add({"artifacts": {}, "settings": {"workflow": names}, "routing": {"salt": "", "buckets": 10000}})
+    release = registry.add(
+        {"artifacts": {}, "settings": {"workflow": names}, "routing": {"salt": "", "buckets": 10000}}
+    )
     registry.swap("benchmark", who="benchmark", why="to measure", seen=registry.pointers(), champions=(release,))
     return KeyRing(home / "keys.json").create("benchmark", simulated=True)
 

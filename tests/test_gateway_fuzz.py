@@ -72,7 +72,7 @@ def test_the_description_is_served(served: Running) -> None:
 
 @api.parametrize()
 @hypothesis.seed(SEED)
-@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_one_of_those_that_are_described(case: Any, served: Running, seed: int) -> None:
     """Status, content type and content as described, nothing without the key, and nothing invalid is taken."""
     response = case.call_and_validate(base_url=served.url, headers={"Authorization": f"Bearer {served.key}"})
@@ -119,7 +119,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 
 
 @hypothesis.seed(SEED)
-@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(messages=conversations(), same_ids=st.booleans())
 def test_a_conversation_goes_through_the_protocol_and_back(messages: list[Message], same_ids: bool, seed: int) -> None:
     """As JSON text, valid for the gateway itself, also where a server gives every call the same id."""
@@ -134,7 +134,7 @@ def test_a_conversation_goes_through_the_protocol_and_back(messages: list[Messag
 
 
 @hypothesis.seed(SEED)
-@settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(several=st.lists(calls, min_size=1, max_size=4), thoughts=thinking, text=st.text())
 def test_several_calls_and_text_beside_them_stay_as_they_are(
     several: list[Any], thoughts: dict[str, str], text: str, seed: int
