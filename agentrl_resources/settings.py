@@ -227,6 +227,8 @@ class PpoSettings(StrictModel):
     """Training stops above this KL, in nats per episode."""
     max_gradient_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
+    average_last: Count = 5
+    """The final policy has the mean of the weights after so many of the last updates."""
     temperature: Positive = 1.0
     """Sampling temperature of rollouts."""
 

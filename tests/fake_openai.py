@@ -24,7 +24,6 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.fake.bodies.append(body)
         self.server.fake.headers.append(dict(self.headers))
-        self.close_connection = True
         with suppress(OSError):  # whoever asked may have gone
             self.server.fake.answer(self, body)
 
@@ -34,6 +33,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def begin(self, status: int = 200, **headers: str) -> None:
         self.send_response(status)
+        self.send_header("connection", "close")
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
@@ -142,6 +142,8 @@ def breaks_off_inside(handler: Handler, body: dict[str, Any]) -> None:
 
 def hangs(handler: Handler, body: dict[str, Any]) -> None:
     time.sleep(1.5)
+    handler.close_connection = True
 
 
-def closes(handler: Handler, body: dict[str, Any]) -> None: ...
+def closes(handler: Handler, body: dict[str, Any]) -> None:
+    handler.close_connection = True

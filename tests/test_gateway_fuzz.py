@@ -21,7 +21,7 @@ from schemathesis.config import SchemathesisConfig
 from agentrl_resources.gateway import OnText, Sampling, Turn
 from agentrl_resources.gateway.messages import from_openai, one_call_a_turn, to_openai
 from agentrl_resources.gateway.openapi import openapi
-from agentrl_resources.gateway.protocol import ChatMessage
+from agentrl_resources.gateway.protocol import ChatMessage, ChatRequest, RequestError, read_body
 from agentrl_resources.strict_json import parse_json
 from agentrl_resources.workflow import Message, load_workflow
 
@@ -77,6 +77,23 @@ def test_every_answer_is_one_of_those_that_are_described(case: Any, served: Runn
     """Status, content type and content as described, nothing without the key, and nothing invalid is taken."""
     response = case.call_and_validate(base_url=served.url, headers={"Authorization": f"Bearer {served.key}"})
     assert served.key not in response.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", True),
+        ("temperature", "1"),
+        ("seed", -(2**63)),
+        ("seed", 1.5),
+        ("max_tokens", True),
+        ("stream", 1),
+    ],
+)
+def test_nothing_is_taken_for_what_it_is_not(name: str, value: Any) -> None:
+    body = {"model": "order_desk", "messages": [{"role": "user", "content": "hi"}], name: value}
+    with pytest.raises(RequestError, match=name):
+        read_body(ChatRequest, json.dumps(body).encode())
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -117,6 +117,16 @@ def test_the_policy_moves_and_the_reference_does_not(make_trainer, tasks, harmon
     assert len(state.history) == SETTINGS.iterations + 1
 
 
+@pytest.mark.parametrize("last", [1, 2, 3, 9])
+def test_the_final_policy_is_the_mean_after_the_last_updates(make_trainer, tasks, last):
+    trainer = make_trainer(SETTINGS.model_copy(update={"average_last": last}))
+    after: list = []
+    trainer.train(tasks, lambda state: after.append(copy_of(trainer.policy)))
+    updated = after[: SETTINGS.iterations][-last:]
+    for final, *each in zip(copy_of(trainer.policy), *updated, strict=True):
+        assert final.numpy() == pytest.approx(sum(each).numpy() / len(each), abs=1e-5)
+
+
 def test_while_the_critic_warms_up_it_alone_learns(make_trainer, tasks):
     settings = SETTINGS.model_copy(update={"critic_warmup": 2, "iterations": 2})
     trainer = make_trainer(settings)

@@ -202,7 +202,9 @@ class RemoteBackend:
         streamed: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if on_text else {}
         body = {**body, "model": self._model, "stream": False, **streamed}
         if self._session is None:  # belongs to the event loop that uses it
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=self._no_limit)
+            # uvicorn, and with it vLLM, closes idle connections after 5 s: what is sent just then would be lost
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=self._no_limit)
         try:
             async with self._session.post(
                 self._url, json=body, headers=self._headers, allow_redirects=False

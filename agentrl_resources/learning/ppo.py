@@ -149,6 +149,8 @@ class PpoTrainer:
             weight_decay=0.0,
         )
         self.state = TrainingState(0, settings.kl_coefficient, None, None, [], None)
+        self.mean: dict[str, Any] = {}
+        """The policy's weights, averaged over the updates so far that count for the final policy."""
 
     def train(
         self,
@@ -157,8 +159,8 @@ class PpoTrainer:
     ) -> TrainingState:
         """Runs the iterations that are left and returns the final state; the policy is changed in place.
 
-        A last rollout without an update measures what the final policy is like. A policy above the KL ceiling is given
-        up for the one before it.
+        The final policy is the mean of the weights after each of the last `average_last` updates, which a last rollout
+        measures. A policy above the KL ceiling is given up for the one before it.
 
         Args:
             tasks: (iteration, count) -> tasks to roll out.
@@ -178,6 +180,7 @@ class PpoTrainer:
             "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "mean": self.mean,
         }
         save_checkpoint(self.checkpoint, self.state.iteration, {**weights, "state": asdict(self.state)})
 
@@ -194,9 +197,12 @@ class PpoTrainer:
         self.policy.load_state_dict(saved["policy"])
         self.critic.load_state_dict(saved["critic"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.mean = saved["mean"]
 
     def _iterate(self, tasks: Sequence[Task]) -> None:
         state, settings = self.state, self.settings
+        if state.iteration == settings.iterations and self.mean:
+            self.policy.load_state_dict(self.mean)
         seeds = [hash_seed(self.seed, "rollout", state.iteration, index) for index in range(len(tasks))]
         episodes = self.sampler.play(tasks, seeds, settings.temperature, concurrency=len(tasks))
         rollout, facts = self._prepare(episodes)
@@ -210,6 +216,8 @@ class PpoTrainer:
             if not facts["finite"]:
                 stop = "non-finite loss or gradient; the weights from before this iteration are kept"
                 self._restore(load_checkpoint(self.checkpoint, state.iteration))
+            else:
+                self._average(state.iteration + 1 - max(0, settings.iterations - settings.average_last))
         elif stop is not None:
             # what is not a number is left out: the history is kept as JSON, which has no such values
             finite = {name: value for name, value in facts.items() if math.isfinite(value)}
@@ -218,6 +226,14 @@ class PpoTrainer:
         state.kl_coefficient = adapted_kl_coefficient(state.kl_coefficient, facts.get("kl", 0.0), settings)
         state.iteration += 1
         state.stopped = stop
+
+    def _average(self, count: int) -> None:
+        """Takes the present weights into their mean as the `count`-th; before the first there is nothing to do."""
+        if count > 0:
+            weights = {name: tensor.detach().clone() for name, tensor in self.policy.state_dict().items()}
+            for name, before in self.mean.items():
+                weights[name] = before + (weights[name] - before) / count
+            self.mean = weights
 
     def _prepare(self, episodes: Sequence[SampledEpisode]) -> tuple[Rollout, dict[str, float]]:
         """Rewards, advantages, and the facts about this rollout that a person watches."""

@@ -66,4 +66,4 @@ def draw(path: Path, report: dict[str, Any]) -> None:
             ylim=(0, 1.03),
         )
         axes.set_xlim(left=0)
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
