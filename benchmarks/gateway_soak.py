@@ -58,6 +58,7 @@ class Load:
     requests: list[bytes]
     rate: float
     statuses: Counter[int] = field(default_factory=Counter)
+    """0 for a connection that broke, or could not be had."""
     seconds: list[float] = field(default_factory=list)
     """From the time at which a request was due to its answer."""
     _idle: list[Connection] = field(default_factory=list)
@@ -75,10 +76,10 @@ class Load:
 
     async def _ask(self, request: bytes, due: float) -> None:
         self._idle = [connection for connection in self._idle if not connection.closed]
-        connection = self._idle.pop() if self._idle else await Connection.open(self.port)
         try:
+            connection = self._idle.pop() if self._idle else await Connection.open(self.port)
             status, _ = await connection.ask(request)
-        except ConnectionError:
+        except OSError:
             status = 0
         else:
             self._idle.append(connection)

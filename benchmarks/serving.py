@@ -49,14 +49,20 @@ def server(
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
         )
+
+        def gone(said: str) -> SystemExit:
+            log.seek(0)
+            return SystemExit(f"{' '.join(command)} {said}:\n{log.read().decode()[-3000:]}")
+
         try:
             until = time.monotonic() + patience
             while not _answers(ready):
                 if process.poll() is not None or time.monotonic() > until:
-                    log.seek(0)
-                    raise SystemExit(f"{' '.join(command)} does not serve:\n{log.read().decode()[-3000:]}")
+                    raise gone("does not serve")
                 time.sleep(0.1)
             yield process
+            if process.poll() is not None:
+                raise gone(f"ended with {process.returncode} while it was measured")
         finally:
             process.terminate()
             process.wait(60)
