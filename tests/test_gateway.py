@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl_resources.canary import ScriptedBackend
-from agentrl_resources.gateway import BUCKETS, bucket, goes_to_canary
+from agentrl_resources.gateway import BUCKETS, UnderWay, bucket, goes_to_canary
 from agentrl_resources.workflow import Task, load_workflow
 
 WORKFLOW = load_workflow("order_desk")
@@ -271,6 +271,33 @@ def test_hanging_runs_are_taken_over_when_the_canary_ends(tmp_path: Path) -> Non
         assert answers[0].choices[0].message.content
         served.wait(served.events)
         assert served.records()[0].trace["failure"]["kind"] == "cut"
+
+
+def test_an_attempt_whose_time_is_just_up_does_not_keep_the_canary_from_ending() -> None:
+    """Its deadline cannot be moved any more; the others are cut all the same."""
+
+    async def ended() -> tuple[bool, bool]:
+        under_way, moments = UnderWay(), []
+
+        async def attempt(seconds: float) -> None:
+            try:
+                async with asyncio.timeout(seconds) as deadline:
+                    under_way.begin(deadline, lambda: True)
+                    try:
+                        await asyncio.Event().wait()
+                    finally:
+                        moments.append(under_way.end(deadline))
+            except TimeoutError:
+                pass
+
+        first, other = asyncio.create_task(attempt(0.01)), asyncio.create_task(attempt(60))
+        await asyncio.sleep(0)
+        time.sleep(0.02)  # both the timeout and the next line are due in the same turn of the loop
+        asyncio.get_running_loop().call_later(0, under_way.cut)
+        await asyncio.wait_for(asyncio.gather(first, other), 5)
+        return moments[0], moments[1]
+
+    assert asyncio.run(ended()) == (False, True)
 
 
 # --- the pointers -----------------------------------------------------------------------------------------------------

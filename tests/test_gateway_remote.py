@@ -236,6 +236,13 @@ def test_a_bad_champion_is_an_error_with_a_record(remote: Setup, how: str, strea
     assert remote.ask().choices[0].message.content == "well again"
 
 
+def test_what_a_server_does_not_accept_is_the_clients_mistake(remote: Setup) -> None:
+    remote.champion.answer = lambda handler, body: handler.send(b'{"error": {}}', status=422)
+    with pytest.raises(openai.BadRequestError, match="does not accept this request"):
+        remote.ask()
+    assert not remote.records()
+
+
 def test_a_slow_champion_is_not_waited_for(remote: Setup) -> None:
     remote.champion.answer = hangs
     with pytest.raises(openai.InternalServerError) as caught:

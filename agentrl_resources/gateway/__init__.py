@@ -12,6 +12,7 @@ from agentrl_resources.gateway.backends import (
 from agentrl_resources.gateway.breaker import Breaker, Trip, Watched
 from agentrl_resources.gateway.keys import Key, KeyRing
 from agentrl_resources.gateway.routing import BUCKETS, bucket, goes_to_canary
+from agentrl_resources.gateway.runs import UnderWay
 from agentrl_resources.gateway.server import Address, backends, is_served, serve, serving
 from agentrl_resources.gateway.service import Channel, Gateway, Loader
 
@@ -32,6 +33,7 @@ __all__ = [
     "Sampling",
     "Trip",
     "Turn",
+    "UnderWay",
     "Watched",
     "backends",
     "bucket",

@@ -20,7 +20,11 @@ OnText = Callable[[str], None]
 
 
 class BackendError(AgentRLError):
-    """A backend gave no usable answer. `kind`: `error`, or `request` when it is the client's mistake."""
+    """A backend gave no usable answer.
+
+    `kind`: `error`; `refused` by a server that does not accept what it was sent; `request` when that is the client's
+    own mistake, which no arm answers for.
+    """
 
     def __init__(self, said: str, kind: str = "error") -> None:
         super().__init__(said)
@@ -189,7 +193,12 @@ class RemoteBackend:
 
     async def complete(self, body: Mapping[str, Any], sampling: Sampling, on_text: OnText | None = None) -> Turn:
         sent = {name: value for name, value in body.items() if name not in _OURS}
-        return await self.ask({**sent, **_sampling_fields(sampling)}, on_text)
+        try:
+            return await self.ask({**sent, **_sampling_fields(sampling)}, on_text)
+        except BackendError as failure:
+            if failure.kind == "refused":  # what was sent is the client's
+                raise BackendError("the model's server does not accept this request", "request") from failure
+            raise
 
     async def close(self) -> None:
         if self._session is not None:
@@ -210,7 +219,8 @@ class RemoteBackend:
                 self._url, json=body, headers=self._headers, allow_redirects=False
             ) as response:
                 if response.status != 200:
-                    raise BackendError(f"{self._url} answered {response.status}")
+                    kind = "refused" if response.status in (400, 413, 422) else "error"
+                    raise BackendError(f"{self._url} answered {response.status}", kind)
                 if on_text is not None:
                     return _turn(await _put_together(response.content, on_text))
                 return _turn(parse_json((await response.read()).decode()))

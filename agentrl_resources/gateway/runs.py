@@ -82,7 +82,8 @@ class UnderWay:
         """Ends at once what is replaceable; the rest goes on to its end."""
         now = asyncio.get_running_loop().time()
         for deadline, replaceable in self._deadlines.items():
-            if replaceable():
+            # one whose time is up at this moment ends by itself, and cannot be given another time any more
+            if replaceable() and not deadline.expired():
                 self._cut.add(deadline)
                 deadline.reschedule(now)
 

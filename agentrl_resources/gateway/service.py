@@ -214,10 +214,9 @@ class Gateway:
         self.breaker = None
         if trip is not None:
             self._ending.add(canary.release)
-        swapped_at = time.time()
-        canary.under_way.cut()
+        self._background(self._write_end(canary, time.time(), by=by, cause=cause, said=said, trip=trip))
         self.metrics.channels(self.champion, None)
-        self._background(self._write_end(canary, swapped_at, by=by, cause=cause, said=said, trip=trip))
+        canary.under_way.cut()
 
     async def _write_end(
         self, canary: Channel, swapped_at: float, *, by: str, cause: str, said: str, trip: Trip | None
