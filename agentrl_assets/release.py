@@ -7,6 +7,7 @@ from agentrl_assets.project import code_version
 from agentrl_assets.reporting import table
 from agentrl_resources.dagster_history import check_answer, out_of_date
 from agentrl_resources.dagster_resources import PROJECT, Workspace
+from agentrl_resources.files import digest_json
 from agentrl_resources.release import Manifest, build_manifest
 
 PARTS = {
@@ -63,7 +64,7 @@ def release_bundle(context: dg.AssetExecutionContext, workspace: Workspace) -> d
     manifest = bundled(champion, champion)
     present = registry.manifest(champion)
     # Once promoted, the same content would be its own parent: it is the release that there is.
-    if manifest == {**present, **{name: manifest[name] for name in _ANCESTRY}}:
+    if digest_json(manifest) == digest_json({**present, **{name: manifest[name] for name in _ANCESTRY}}):
         manifest = present
     release = registry.add(manifest)
     registry.propose(release, who="release_bundle", why="every gate said GO", seen=registry.pointers())

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-from serving import state_folder
 
 from agentrl_resources.canary import ScriptedBackend
 from agentrl_resources.gateway import Address, serving
@@ -87,6 +86,8 @@ def spool_and_ingest(folder: Path, kills: int, rng: random.Random) -> list[Row]:
 
 def gateway(folder: Path, kills: int, rng: random.Random) -> Row:
     """Kill a gateway `kills` times while 16 customers ask; what they were answered is what was accepted."""
+    from serving import state_folder  # lies beside this file
+
     key = state_folder(folder, load_settings(WORKFLOW_FILE))
     answered: list[str] = []
     started = time.monotonic()

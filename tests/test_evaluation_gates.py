@@ -30,7 +30,7 @@ def facts(
 
 
 def evidence(
-    baseline: dict, candidate: dict, capability: int = 400, adversarial: int = 200, rollbacks: int = 20
+    baseline: dict, candidate: dict, capability: int = 400, adversarial: int = 200, rollbacks: int = 100
 ) -> Evidence:
     """Both arms share the luck of a task, as they do when their seeds are the same."""
     rng = random.Random(20261122)
@@ -89,7 +89,7 @@ def test_no_evidence_is_a_hold(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_thin_evidence_is_a_hold_however_good_it_looks(name: str) -> None:
-    verdict = answer(name, {"cost": 9, "ms": 9000}, {}, capability=99, adversarial=99, rollbacks=19)
+    verdict = answer(name, {"cost": 9, "ms": 9000}, {}, capability=99, adversarial=99, rollbacks=99)
     assert verdict.answer == "HOLD"
     assert "needed" in verdict.reason
 
@@ -214,8 +214,8 @@ def test_repeated_runs_of_a_task_are_one_task() -> None:
 
 @pytest.mark.parametrize(("longest", "expected"), [(299.0, "GO"), (300.0, "NO-GO"), (900.0, "NO-GO")])
 def test_the_longest_rollback_counts(longest: float, expected: str) -> None:
-    verdict = judge(parse_gate("rollback_under_5_minutes"), Evidence((), [1.0] * 19 + [longest]))
-    assert (verdict.answer, verdict.estimate, verdict.n) == (expected, longest / 60, 20)
+    verdict = judge(parse_gate("rollback_under_5_minutes"), Evidence((), [1.0] * 99 + [longest]))
+    assert (verdict.answer, verdict.estimate, verdict.n) == (expected, longest / 60, 100)
 
 
 @pytest.mark.parametrize("name", NAMES[:3])

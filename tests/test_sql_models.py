@@ -213,7 +213,7 @@ def test_dependencies_and_lineage() -> None:
         assert all(table not in models or order.index(table) < order.index(model.name) for table in model.depends_on)
         assert {source.table for sources in model.columns.values() for source in sources} <= set(model.depends_on)
     assert models["weekly_reliability"].depends_on == ("stg_counted_runs",)
-    assert models["weekly_metrics"].depends_on == ("stg_counted_runs", "weekly_reliability")
+    assert models["weekly_metrics"].depends_on == ("stg_counted_runs", "stg_runs", "weekly_reliability")
     assert models["stg_runs"].columns["iso_week"] == (ColumnSource("agent_runs", "started_at"),)
     assert models["weekly_reliability"].columns["tool_error_rate"] == (
         ColumnSource("stg_counted_runs", "success"),
