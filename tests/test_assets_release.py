@@ -62,7 +62,8 @@ def test_after_a_run_in_which_every_gate_said_go_there_is_a_release(project, his
     assert differences(release, project) == []
     manifest = project.registry.manifest(release)
     assert {verdict["answer"] for verdict in manifest["verdicts"].values()} == {"GO"}
-    assert manifest["rollback_target"] == project.registry.pointers().champion
+    pointers = project.registry.pointers()
+    assert (pointers.champion, pointers.previous) == (release, manifest["rollback_target"])
 
 
 def test_a_gate_that_was_never_evaluated_stops_it(built, project, history):
