@@ -21,7 +21,7 @@ WORKFLOW = load_workflow("order_desk")
 
 
 def quick_settings(**canary: Any) -> Settings:
-    settings = settings_with(canary_seconds=0.5)
+    settings = settings_with()
     return settings.model_copy(
         update={"canary": settings.canary.model_copy(update={"customers": 24, "simulated_sessions": 600, **canary})}
     )
