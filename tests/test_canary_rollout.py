@@ -50,7 +50,7 @@ def served(rollout: CanaryRollout, fault: Fault, champions_fault: Fault | None =
 
 
 def test_a_good_canary_is_promoted_and_answers_everybody(begun: CanaryRollout) -> None:
-    report = served(begun, Fault(), champions_fault=Fault("unsafe", share=0.3))
+    report = served(begun, Fault(), champions_fault=Fault("costly", share=0.4))
     assert (report["answer"], report["action"]) == ("GO", "promoted"), report["decision"]
     pointers = begun.registry.pointers()
     assert (pointers.champion, pointers.canary) == (begun.release, None)
