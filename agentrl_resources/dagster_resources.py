@@ -27,7 +27,7 @@ from agentrl_resources.files import (
 from agentrl_resources.preferences import RawRow, read_pairs
 from agentrl_resources.release import Registry
 from agentrl_resources.settings import Settings, load_settings
-from agentrl_resources.telemetry import Warehouse, segment_sizes
+from agentrl_resources.telemetry import Warehouse, segment_sizes, version_name
 from agentrl_resources.workflow import Workflow, load_workflow
 
 PROJECT = Path(__file__).parents[1]
@@ -237,7 +237,9 @@ class Training(dg.ConfigurableResource):
             "reward_model": (workflow.reward_model, "reward_model"),
             "candidate": (workflow.policy_training, "ppo_policy"),
         }
-        return {part: f"{name}@{versions[asset][:12]}" for part, (name, asset) in models.items() if asset in versions}
+        return {
+            part: version_name(name, versions[asset]) for part, (name, asset) in models.items() if asset in versions
+        }
 
     def _launch(self, context: dg.AssetExecutionContext, stage: str, work: Path) -> None:
         errors = work / "stderr.log"

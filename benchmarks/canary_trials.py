@@ -18,7 +18,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from agentrl_resources.canary import CanaryRollout, Fault, FaultyBackend, ScriptedBackend, with_customers
+from agentrl_resources.canary import (
+    CanaryRollout,
+    Fault,
+    FaultyBackend,
+    ScriptedBackend,
+    rehearsal_release,
+    with_customers,
+)
 from agentrl_resources.gateway import Backend
 from agentrl_resources.release import Registry
 from agentrl_resources.settings import Settings, load_settings
@@ -61,10 +68,8 @@ def trial(settings: Settings, workflow: Workflow, fault: Fault, seed: int) -> di
     """One canary from its start to its end."""
     with tempfile.TemporaryDirectory() as folder:
         registry = Unproven(Path(folder) / "registry")
-        names = {"workflow": settings.workflow.model_dump()}
         champion, canary = (
-            registry.add({"arm": arm, "artifacts": {}, "settings": names, "routing": {"salt": f"{arm} {seed}"}})
-            for arm in ("champion", "canary")
+            rehearsal_release(registry, settings, arm, f"{arm} {seed}") for arm in ("champion", "canary")
         )
 
         def load(channel: str, release: str, manifest: dict[str, Any]) -> Backend:

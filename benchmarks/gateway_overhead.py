@@ -1,6 +1,6 @@
 """What the gateway costs: added milliseconds and requests a second, beside LiteLLM's proxy, as a table.
 
-    .venv/bin/python benchmarks/gateway_overhead.py --litellm /tmp/litellm-env
+    .venv/bin/python benchmarks/gateway_overhead.py --litellm build/litellm-env
 
 One dummy backend that answers at once; before it our gateway in client-tools mode, with its record of every run
 written before the answer leaves, and LiteLLM's proxy with its production settings and without database, logging and

@@ -13,7 +13,8 @@ import time
 import numpy as np
 from scipy.stats import binomtest, chi2_contingency, chisquare
 
-from agentrl_resources.gateway import BUCKETS, bucket, goes_to_canary
+from agentrl_resources.gateway import bucket, goes_to_canary
+from agentrl_resources.release import BUCKETS
 
 RAMP = (5.0, 20.0, 50.0)
 SALT, OTHER = "3f1c0a", "3f1c0b"

@@ -15,6 +15,7 @@ from typing import Any
 
 import httptools
 
+from agentrl_resources.canary import rehearsal_release
 from agentrl_resources.gateway import KeyRing
 from agentrl_resources.release import Registry
 from agentrl_resources.settings import Settings
@@ -26,10 +27,7 @@ def state_folder(home: Path, settings: Settings) -> str:
     Returns an API key.
     """
     registry = Registry(home / "registry")
-    names = settings.workflow.model_dump()
-    release = registry.add(
-        {"artifacts": {}, "settings": {"workflow": names}, "routing": {"salt": "", "buckets": 10000}}
-    )
+    release = rehearsal_release(registry, settings, "champion", "")
     registry.swap("benchmark", who="benchmark", why="to measure", seen=registry.pointers(), champions=(release,))
     return KeyRing(home / "keys.json").create("benchmark", simulated=True)
 

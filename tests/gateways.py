@@ -2,19 +2,25 @@
 
 import asyncio
 import contextlib
+import http.client
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import openai
+
 from agentrl_resources.canary import Fault, FaultyBackend, ScriptedBackend
-from agentrl_resources.gateway import Address, Backend, Gateway, KeyRing, serving
+from agentrl_resources.gateway import Address, Backend, Gateway, KeyRing, goes_to_canary, serving
 from agentrl_resources.release import Registry
 from agentrl_resources.settings import Settings, load_settings
 from agentrl_resources.telemetry import RunRecord, read_new
 from agentrl_resources.workflow import Task, Workflow, load_workflow
 
+WORKFLOW = load_workflow("order_desk")
 WORKFLOW_FILE = Path(__file__).parents[1] / "workflow.yaml"
 
 
@@ -83,7 +89,7 @@ def expert_policy(workflow: Workflow) -> ScriptedBackend:
 def running(home: Path, settings: Settings | None = None, champion: Backend | None = None) -> Iterator[Running]:
     """A gateway with scripted policies: an expert as the champion, and one with a switchable fault as the canary."""
     settings = settings or settings_with()
-    workflow = load_workflow("order_desk")
+    workflow = WORKFLOW
     registry = Registry(home / "registry")
     releases = {name: registry.add(manifest(name)) for name in ("champion", "canary")}
     registry.swap("test", who="test", why="test", seen=registry.pointers(), champions=(releases["champion"],))
@@ -128,3 +134,51 @@ def running(home: Path, settings: Settings | None = None, champion: Backend | No
         loop.call_soon_threadsafe(stop.set)
         thread.join(30)
         loop.close()
+
+
+def client(served: Running) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.key, max_retries=0)
+
+
+def tasks(count: int, split: str = "holdout") -> list[Task]:
+    return WORKFLOW.tasks(split, count, 11)
+
+
+def ask(served: Running, task: Task, user: str | None = None, **more: Any) -> Any:
+    return client(served).chat.completions.create(
+        model="order_desk",
+        messages=[{"role": "user", "content": "hello"}],
+        extra_body={"task": context(task)},
+        **({"user": user} if user else {}),
+        **more,
+    )
+
+
+def context(task: Task) -> dict[str, Any]:
+    return {"task_id": task.task_id, "task_type": task.task_type, "payload": dict(task.payload)}
+
+
+def raw(
+    served: Running,
+    method: str,
+    path: str,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+    admin: bool = False,
+) -> tuple[int, Any]:
+    """One plain HTTP request, with the key unless `headers` say otherwise."""
+    place = (served.admin_url if admin else served.url).removeprefix("http://")
+    connection = http.client.HTTPConnection(place, timeout=10)
+    sent = {"authorization": f"Bearer {served.key}", "content-type": "application/json"} | (headers or {})
+    data = body if isinstance(body, bytes | type(None)) else json.dumps(body).encode()
+    connection.request(method, path, data, sent)
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, json.loads(content) if content[:1] in b"{[" else content.decode()
+
+
+def sessions_of(served: Running, canary: bool, percent: float, count: int) -> list[str]:
+    """Names of sessions that go to the canary, or do not."""
+    names = (f"session {number}" for number in range(100_000))
+    return list(islice((name for name in names if goes_to_canary("canary", name, percent) == canary), count))

@@ -1,28 +1,24 @@
-"""The gateway over real HTTP: OpenAI's own client, sticky arms, fallback, records, and what it refuses."""
+"""The gateway over real HTTP: OpenAI's own client, sticky arms, fallback, records."""
 
 import asyncio
-import http.client
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from gateways import Running, running, settings_with
+from gateways import WORKFLOW, Running, ask, client, context, raw, running, sessions_of, settings_with, tasks
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl_resources.canary import ScriptedBackend
-from agentrl_resources.gateway import BUCKETS, UnderWay, bucket, goes_to_canary
-from agentrl_resources.workflow import Task, load_workflow
-
-WORKFLOW = load_workflow("order_desk")
+from agentrl_resources.gateway import UnderWay, bucket, goes_to_canary
+from agentrl_resources.release import BUCKETS
+from agentrl_resources.workflow import Task
 
 
 @pytest.fixture(scope="module")
@@ -36,54 +32,6 @@ def fresh(tmp_path: Path) -> Iterator[Running]:
     """One of its own, with short times."""
     with running(tmp_path, settings_with(canary_seconds=0.3, request_seconds=2.0, body_seconds=0.5)) as found:
         yield found
-
-
-def client(served: Running) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.key, max_retries=0)
-
-
-def tasks(count: int, split: str = "holdout") -> list[Task]:
-    return WORKFLOW.tasks(split, count, 11)
-
-
-def ask(served: Running, task: Task, user: str | None = None, **more: Any) -> Any:
-    return client(served).chat.completions.create(
-        model="order_desk",
-        messages=[{"role": "user", "content": "hello"}],
-        extra_body={"task": context(task)},
-        **({"user": user} if user else {}),
-        **more,
-    )
-
-
-def context(task: Task) -> dict[str, Any]:
-    return {"task_id": task.task_id, "task_type": task.task_type, "payload": dict(task.payload)}
-
-
-def raw(
-    served: Running,
-    method: str,
-    path: str,
-    body: Any = None,
-    headers: dict[str, str] | None = None,
-    admin: bool = False,
-) -> tuple[int, Any]:
-    """One plain HTTP request, with the key unless `headers` say otherwise."""
-    place = (served.admin_url if admin else served.url).removeprefix("http://")
-    connection = http.client.HTTPConnection(place, timeout=10)
-    sent = {"authorization": f"Bearer {served.key}", "content-type": "application/json"} | (headers or {})
-    data = body if isinstance(body, bytes | type(None)) else json.dumps(body).encode()
-    connection.request(method, path, data, sent)
-    answer = connection.getresponse()
-    content = answer.read()
-    connection.close()
-    return answer.status, json.loads(content) if content[:1] in b"{[" else content.decode()
-
-
-def sessions_of(served: Running, canary: bool, percent: float, count: int) -> list[str]:
-    """Names of sessions that go to the canary, or do not."""
-    names = (f"session {number}" for number in range(100_000))
-    return list(islice((name for name in names if goes_to_canary("canary", name, percent) == canary), count))
 
 
 # --- the protocol -----------------------------------------------------------------------------------------------------
@@ -363,110 +311,7 @@ def test_metrics_count_what_the_spool_holds(fresh: Running) -> None:
     assert "agentrl_run_seconds_count" in text
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("given_key", ["", "Bearer", "Bearer nonsense", "Basic {key}", "Bearer {key}x"])
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/v1/feedback"])
-def test_without_a_valid_key_nothing_is_served(served: Running, given_key: str, path: str) -> None:
-    method = "GET" if path.endswith("models") else "POST"
-    headers = {"authorization": given_key.format(key=served.key)}
-    status, said = raw(served, method, path, None if method == "GET" else {}, headers)
-    assert status == 401
-    assert said["error"]["code"] == "invalid_api_key"
-    assert served.key not in str(said)
-
-
-def test_admin_routes_are_not_among_the_traffic_and_need_an_admin_key(served: Running) -> None:
-    from agentrl_resources.gateway import KeyRing
-
-    for method, path in (("GET", "/admin/status"), ("POST", "/admin/fail-back"), ("GET", "/metrics")):
-        assert raw(served, method, path, {} if method == "POST" else None)[0] == 404
-    assert raw(served, "POST", "/v1/chat/completions", {}, admin=True)[0] == 404
-    plain = KeyRing(served.home / "keys.json").create("plain")
-    time.sleep(1.1)  # a running gateway looks at the keys once a second
-    status, _ = raw(served, "GET", "/admin/status", headers={"authorization": f"Bearer {plain}"}, admin=True)
-    assert status == 403
-    assert raw(served, "GET", "/admin/status", admin=True)[0] == 200
-    assert raw(served, "POST", "/admin/fail-back", {"why": "none runs"}, admin=True)[0] == 409
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b'{"model": NaN}',
-        b"\xff\xfe",
-        b'{"model": "order_desk"}',
-        b'{"model": "order_desk", "messages": []}',
-        b'{"model": "order_desk", "messages": [{"role": "pope", "content": "x"}]}',
-        b'{"model": "order_desk", "messages": [{"role": "user", "content": 7}]}',
-        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "n": 2}',
-        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "temperature": -1}',
-        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "task": {"payload": 1}}',
-        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}',
-        b'{"model": "order_desk", "messages": ' + b"[" * 5000 + b"]" * 5000 + b"}",
-    ],
-)  # fmt: skip
-def test_a_malformed_body_gets_one_clear_error(served: Running, body: bytes) -> None:
-    before = len(served.records())
-    status, said = raw(served, "POST", "/v1/chat/completions", body)
-    assert status == 400
-    assert set(said["error"]) == {"message", "type", "param", "code"}
-    assert len(served.records()) == before
-
-
-def test_large_bodies_are_refused_declared_or_not(served: Running) -> None:
-    large = b'{"model": "' + b"x" * 2_000_000 + b'"}'
-    assert raw(served, "POST", "/v1/chat/completions", large)[0] == 413
-    place = served.url.removeprefix("http://").split(":")
-    with socket.create_connection((place[0], int(place[1])), timeout=10) as connection:
-        connection.sendall(
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {served.key}\r\n"
-            "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n".encode()
-        )
-        piece = b"%x\r\n" % 65536 + b"x" * 65536 + b"\r\n"
-        try:
-            for _ in range(40):
-                connection.sendall(piece)
-        except ConnectionError:
-            pass  # it has said enough
-        assert connection.recv(100).startswith(b"HTTP/1.1 413")
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["/v1/../admin/status", "/v1/models/../../admin/status", "/v1/models/%2e%2e/secret", "//admin/status",
-     "/v1/models/order_desk%00", "/etc/passwd", "/v1/chat/completions/"],
-)  # fmt: skip
-def test_tricks_with_paths_lead_nowhere(served: Running, path: str) -> None:
-    assert raw(served, "GET", path)[0] in (400, 404)
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [b"", b"POST /v1/chat/comp", b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-a: "],
-)
-def test_a_client_that_never_finishes_its_head_is_let_go(fresh: Running, sent: bytes) -> None:
-    host, port = fresh.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(sent)
-        started = time.monotonic()
-        assert connection.recv(100) == b""
-        assert time.monotonic() - started < 5
-
-
-def test_a_client_that_never_finishes_its_body_is_told(fresh: Running) -> None:
-    host, port = fresh.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {fresh.key}\r\n"
-            "content-type: application/json\r\ncontent-length: 100\r\n\r\n{".encode()
-        )
-        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+# --- load and the end -------------------------------------------------------------------------------------------------
 
 
 def test_too_many_at_once_are_told_to_come_back(tmp_path: Path) -> None:

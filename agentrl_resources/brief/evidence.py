@@ -13,7 +13,7 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.evaluation import parse_gate, upper_bound
-from agentrl_resources.telemetry import Warehouse, utc_iso, weekly_score
+from agentrl_resources.telemetry import Warehouse, utc_iso, version_name, weekly_score
 from agentrl_resources.workflow import ToolPolicy
 
 DRILL_FAILURES = 100
@@ -166,9 +166,9 @@ def store_evidence(
                 "code_commit": manifest["code"]["commit"],
                 "code_dirty": manifest["code"]["dirty"],
                 "gate_configuration": manifest["gate_configuration"],
-                "policy_version": names["policy_training"] + policy,
-                "baseline_version": names["baseline"] + baseline,
-                "reward_model_version": f"{names['reward_model']}@{digests['reward_model'][:12]}",
+                "policy_version": version_name(names["policy_training"], digests["policy"]),
+                "baseline_version": version_name(names["baseline"], digests["sft_checkpoint"]),
+                "reward_model_version": version_name(names["reward_model"], digests["reward_model"]),
                 "canary_percent": settings["release"]["canary_traffic_percent"],
                 "promoted": promoted,
                 "expansion_stopped": stopped["stopped"],

@@ -4,10 +4,13 @@ from agentrl_resources.canary.customers import Customers
 from agentrl_resources.canary.decision import CanaryRules, CanaryRun, Decision, MetricDecision, SampleRatio, decide
 from agentrl_resources.canary.drill import Injection, Watch, drill
 from agentrl_resources.canary.faults import FAULTS, Fault, FaultyBackend, ScriptedBackend
+from agentrl_resources.canary.metrics import METRICS
+from agentrl_resources.canary.rehearsal import rehearsal_release
 from agentrl_resources.canary.rollout import SETTLING_RUNS, CanaryRollout, Look, rules_of, with_customers
 
 __all__ = [
     "FAULTS",
+    "METRICS",
     "SETTLING_RUNS",
     "CanaryRollout",
     "CanaryRules",
@@ -24,6 +27,7 @@ __all__ = [
     "Watch",
     "decide",
     "drill",
+    "rehearsal_release",
     "rules_of",
     "with_customers",
 ]

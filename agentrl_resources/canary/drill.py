@@ -16,6 +16,7 @@ from typing import Any
 from agentrl_resources.canary.customers import Customers
 from agentrl_resources.canary.decision import CanaryRules, CanaryRun, Decision, decide
 from agentrl_resources.canary.faults import Fault, FaultyBackend
+from agentrl_resources.canary.rehearsal import rehearsal_release
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.gateway import Address, Backend, Gateway, KeyRing, serving
 from agentrl_resources.release import Manifest, Registry
@@ -99,7 +100,7 @@ async def drill(
         progress: called with (done, in all, what happened).
     """
     registry = Registry(folder / "registry")
-    champion, canary = (registry.add(_manifest(settings, arm)) for arm in ("champion", "canary"))
+    champion, canary = (rehearsal_release(registry, settings, arm, "rehearsal") for arm in ("champion", "canary"))
     registry.swap("rehearse", who=_WHO, why="the drill's own", seen=registry.pointers(), champions=(champion,))
     fault = Fault()
 
@@ -186,7 +187,7 @@ async def _inject(
 
 
 def _judge(runs: Sequence[RunRecord], since: float) -> Decision:
-    rows = [CanaryRun.from_row({**vars(run), "failure": run.trace.get("failure")}) for run in runs]
+    rows = [CanaryRun.from_record(run) for run in runs]
     return decide(rows, CanaryRules(), now=datetime.now(UTC), started_at=datetime.fromtimestamp(since, UTC))
 
 
@@ -203,15 +204,6 @@ def _kinds(injections: int) -> list[str]:
     """The kinds in turn, each as often as the mix wants."""
     order = sorted((((index + 0.5) / n), kind) for kind, n in MIX.items() for index in range(n))
     return [order[index % len(order)][1] for index in range(injections)]
-
-
-def _manifest(settings: Settings, arm: str) -> Manifest:
-    return {
-        "rehearsal": arm,
-        "artifacts": {},
-        "settings": {"workflow": settings.workflow.model_dump()},
-        "routing": {"salt": "rehearsal", "buckets": 10_000},
-    }
 
 
 def _summary(done: Sequence[Injection], limit_seconds: float) -> dict[str, Any]:

@@ -173,12 +173,12 @@ async def with_customers(
                         traffic.result()
                     looks.append(await asyncio.to_thread(rollout.look))
                     sessions = looks[-1].decision.get("n_canary", 0)
-                    said = f"{looks[-1].action} at {looks[-1].percent:g} %, {sum(customers.statuses.values())} runs"
+                    said = f"{looks[-1].action} at {looks[-1].percent:g} %, {customers.statuses.total()} runs"
                     most = settings.canary.simulated_sessions
                     progress(min(sessions, most), most, said)
                 decided = time.time()
-                answered = sum(customers.statuses.values())
-                while looks[-1].action == "promoted" and sum(customers.statuses.values()) < answered + settling_runs:
+                answered = customers.statuses.total()
+                while looks[-1].action == "promoted" and customers.statuses.total() < answered + settling_runs:
                     await asyncio.sleep(0.2)
             finally:
                 stop.set()
@@ -193,7 +193,7 @@ async def with_customers(
         "decision": looks[-1].decision,
         "looks": [_told(look) for look in looks],
         "seconds": decided - started,
-        "runs": sum(customers.statuses.values()),
+        "runs": customers.statuses.total(),
         "statuses": {str(status): n for status, n in sorted(customers.statuses.items())},
         "simulated": True,
     }

@@ -11,13 +11,12 @@ from agentrl_resources.gateway.backends import (
 )
 from agentrl_resources.gateway.breaker import Breaker, Trip, Watched
 from agentrl_resources.gateway.keys import Key, KeyRing
-from agentrl_resources.gateway.routing import BUCKETS, bucket, goes_to_canary
+from agentrl_resources.gateway.routing import bucket, goes_to_canary
 from agentrl_resources.gateway.runs import UnderWay
 from agentrl_resources.gateway.server import Address, backends, is_served, serve, serving
 from agentrl_resources.gateway.service import Channel, Gateway, Loader
 
 __all__ = [
-    "BUCKETS",
     "Address",
     "Backend",
     "BackendError",

@@ -7,7 +7,7 @@ the release's own (`routing.salt` of its manifest), so that it is not always the
 import hashlib
 import hmac
 
-BUCKETS = 10_000
+from agentrl_resources.release import BUCKETS
 
 
 def bucket(salt: str, session: str) -> int:

@@ -1,7 +1,6 @@
 """One run: an episode that the gateway plays, or a turn of a conversation that the client leads."""
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,9 +17,6 @@ class Failure:
     said: str
     side_effects: bool
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "said": self.said, "side_effects": self.side_effects}
-
 
 @dataclass
 class Attempt:
@@ -35,7 +31,6 @@ class Attempt:
     handed_over: bool = False
     clarifying_questions: int = 0
     failure: Failure | None = None
-    duration_ms: float = 0.0
 
     @property
     def tool_errors(self) -> int:
@@ -96,7 +91,6 @@ async def attempted(
     `unsent` says whether no text has gone out yet, so that another arm could still answer in its place.
     """
     attempt = Attempt()
-    started = time.perf_counter()
     cut = False
     try:
         async with asyncio.timeout(seconds) as deadline:
@@ -114,7 +108,6 @@ async def attempted(
         attempt.failure = Failure(failure.kind, str(failure), job.side_effects())
     except Exception as failure:  # it may break in any way; what it said may hold a customer's data
         attempt.failure = Failure("error", type(failure).__name__, job.side_effects())
-    attempt.duration_ms = 1000 * (time.perf_counter() - started)
     return attempt
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.files import ArtifactStore, locked, write_atomic, write_json
+from agentrl_resources.files import ArtifactStore, locked, write_atomic
 from agentrl_resources.gateway.backends import Backend, BundleBackend, RemoteBackend
 from agentrl_resources.gateway.keys import KeyRing
 from agentrl_resources.gateway.metrics import Metrics
@@ -21,8 +21,6 @@ from agentrl_resources.release import Manifest, Registry
 from agentrl_resources.settings import Settings
 from agentrl_resources.telemetry import Spool
 from agentrl_resources.workflow import EpisodeFactory, Workflow
-
-ADDRESS_FILE = "gateway.json"
 
 
 @dataclass(frozen=True)
@@ -83,15 +81,12 @@ def serve(home: Path, settings: Settings, workflow: Workflow, address: Address, 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         async with serving(home, settings, workflow, address) as (gateway, found):
-            place = home / "gateway" / ADDRESS_FILE
-            write_json(place, {"pid": os.getpid(), **vars(found)})
             if not KeyRing(home / "keys.json").list():
                 say("there is no API key yet, so every request is refused. Make one: agentrl keys create NAME")
             say(f"traffic on http://{found.host}:{found.port}/v1, administration on port {found.admin_port}")
             say(f"champion {gateway.champion.release[:12]}" if gateway.champion else "no champion")
             await stop.wait()
             say("stopping: what is under way is finished first")
-            place.unlink(missing_ok=True)
 
     with locked(home / "gateway" / "lock", wait_seconds=1):
         import uvloop

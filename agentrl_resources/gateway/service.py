@@ -11,8 +11,9 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from agentrl_resources.gateway.routing import goes_to_canary
 from agentrl_resources.gateway.runs import Attempt, Job, UnderWay, attempted
 from agentrl_resources.release import Manifest, Pointers, Registry
 from agentrl_resources.settings import GatewaySettings
-from agentrl_resources.telemetry import RunRecord, Spool
+from agentrl_resources.telemetry import RunRecord, Spool, version_name
 from agentrl_resources.workflow import Workflow
 
 LOOK_SECONDS = 0.1
@@ -47,13 +48,13 @@ class Channel:
     under_way: UnderWay = field(default_factory=UnderWay)
     last_answer_at: float | None = None
 
-    @property
+    @cached_property
     def versions(self) -> dict[str, Any]:
         """What run records call the models of this release."""
         artifacts, names = self.manifest["artifacts"], self.manifest["settings"]["workflow"]
 
         def version(name: str, part: str) -> str | None:
-            return f"{name}@{artifacts[part]['digest'][:12]}" if part in artifacts else None
+            return version_name(name, artifacts[part]["digest"]) if part in artifacts else None
 
         baseline = version(names["baseline"], "sft_checkpoint") or version(names["baseline"], "policy")
         trained = "sft_checkpoint" in artifacts
@@ -380,7 +381,7 @@ class Gateway:
         handed_over = any(attempt.handed_over for attempt in attempts)
         violations = [attempt.outcome.safety_violation for attempt in attempts if attempt.outcome]
         trace: dict[str, Any] = {"messages": last.messages, "tool_calls": calls}
-        failures = [attempt.failure.to_dict() for attempt in attempts if attempt.failure]
+        failures = [asdict(attempt.failure) for attempt in attempts if attempt.failure]
         if failures:
             trace["failure"] = failures[0]
         return RunRecord(

@@ -44,7 +44,7 @@ class _Turn:
     temperature: float
     limit: int
     finish: Callable[[list[int] | Exception], None]
-    on_token: Callable[[int], None] | None
+    on_token: Callable[[int], object] | None
     ids: list[int] = field(default_factory=list)
 
 
@@ -102,14 +102,10 @@ class Engine:
         def finish(result: list[int] | Exception) -> None:
             loop.call_soon_threadsafe(resolve, result)
 
-        def tell(token: int) -> None:
-            if on_token is not None:
-                loop.call_soon_threadsafe(on_token, token)
-
         limit = min(limit, conversation.budget - conversation.sampled)
         if limit < 1:
             return []
-        told = None if on_token is None else tell
+        told = None if on_token is None else lambda token: loop.call_soon_threadsafe(on_token, token)
         self._commands.put((conversation, ids, _Turn(temperature, limit, finish, told)))
         return await future
 

@@ -1,6 +1,6 @@
 """Releases: a manifest that can be proved, and pointers that move only when it is earned."""
 
-from agentrl_resources.release.bundle import BASELINE_ARTIFACTS, BUNDLE_ARTIFACTS, build_manifest, verify
+from agentrl_resources.release.bundle import BASELINE_ARTIFACTS, BUCKETS, BUNDLE_ARTIFACTS, build_manifest, verify
 from agentrl_resources.release.diff import differences_in_words
 from agentrl_resources.release.expansion import Expansion, ExpansionState, iso_week
 from agentrl_resources.release.manifests import Manifest
@@ -9,6 +9,7 @@ from agentrl_resources.release.registry import POINTER_NAMES, Pointers, Registry
 
 __all__ = [
     "BASELINE_ARTIFACTS",
+    "BUCKETS",
     "BUNDLE_ARTIFACTS",
     "POINTER_NAMES",
     "Expansion",

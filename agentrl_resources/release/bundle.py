@@ -21,7 +21,7 @@ from agentrl_resources.release.manifests import SCHEMA, Manifest, Manifests
 from agentrl_resources.release.provenance import documents
 from agentrl_resources.settings import Settings
 
-ROUTING_BUCKETS = 10_000
+BUCKETS = 10_000
 """Sessions are hashed into this many buckets; a canary's share is a number of them."""
 
 # What a release that gates have judged is made of. The splits of preference_data and the suites of eval_suite are
@@ -156,7 +156,7 @@ def _unequal(where: str, said: Any, found: Any) -> Iterator[str]:
 
 def _routing(manifest: Manifest) -> dict[str, Any]:
     """How sessions are hashed to a canary: the salt is another one for each release, and follows from its content."""
-    return {"salt": digest_json(manifest), "buckets": ROUTING_BUCKETS}
+    return {"salt": digest_json(manifest), "buckets": BUCKETS}
 
 
 def _archive(store: ArtifactStore, kind: str, file: Path) -> Artifact:

@@ -10,7 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.canary import SETTLING_RUNS, CanaryRollout, Fault, FaultyBackend, with_customers
+from agentrl_resources.canary import (
+    METRICS,
+    SETTLING_RUNS,
+    CanaryRollout,
+    Fault,
+    FaultyBackend,
+    rehearsal_release,
+    with_customers,
+)
 from agentrl_resources.gateway import Backend, BundleBackend
 from agentrl_resources.learning import hash_seed
 from agentrl_resources.plotting import ACCENT, BAD, BASELINE, CANDIDATE, GOOD, INK, picture
@@ -20,7 +28,7 @@ from agentrl_resources.workflow import EpisodeFactory
 
 BAD_SHARE = 0.3
 """Share of its runs in which the policy that is broken on purpose does nothing."""
-_METRICS = ("success", "human_override", "tool_error", "latency", "cost_per_success", "safety")
+_COLOURS = (GOOD, BASELINE, ACCENT, CANDIDATE, INK, BAD)
 
 
 def run(request: StageRequest) -> None:
@@ -44,12 +52,7 @@ def _bad_one(request: StageRequest) -> dict[str, Any]:
     fault = Fault("wrong", BAD_SHARE)
     with tempfile.TemporaryDirectory(dir=request.work) as folder:
         registry = Registry(Path(folder) / "registry")
-        names = {"workflow": settings.workflow.model_dump()}
-        manifests = [
-            {"rehearsal": arm, "artifacts": {}, "settings": names, "routing": {"salt": arm, "buckets": 10_000}}
-            for arm in ("champion", "canary")
-        ]
-        champion, canary = (registry.add(manifest) for manifest in manifests)
+        champion, canary = (rehearsal_release(registry, settings, arm, arm) for arm in ("champion", "canary"))
 
         def load(channel: str, release: str, manifest: Manifest) -> Backend:
             asset = "sft_checkpoint" if release == champion else "ppo_policy"
@@ -81,7 +84,7 @@ def _stepped(request: StageRequest, name: str) -> Callable[[int, int, str], None
 def draw(path: Path, name: str, report: dict[str, Any]) -> None:
     """The evidence of each metric as canary sessions came in: that it is not worse, and that it is harmful."""
     looks = [look for look in report["looks"] if look["n_canary"]]
-    colours = dict(zip(_METRICS, (GOOD, BASELINE, ACCENT, CANDIDATE, INK, BAD), strict=True))
+    colours = dict(zip((metric.name for metric in METRICS), _COLOURS, strict=True))
     sides = {"good": "not worse by the margin", "harm": "harmful"}
     with picture(path, columns=2) as panels:
         for axes, (side, meaning) in zip(panels, sides.items(), strict=True):

@@ -134,6 +134,11 @@ _redact_short = functools.lru_cache(maxsize=4096)(redact)
 """The same keys, roles and names of tools stand in every trace: a third of the time without looking at them again."""
 
 
+def version_name(name: str, digest: str) -> str:
+    """What run records call a model: its name in the workflow file, and the digest that tells builds apart."""
+    return f"{name}@{digest[:12]}"
+
+
 def utc_iso(time: str) -> str:
     """`time` (ISO 8601) in UTC, as `2026-11-22T10:00:00.000000Z`. Raises `AgentRLError` when it is no time."""
     try:
