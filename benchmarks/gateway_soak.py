@@ -1,11 +1,14 @@
 """Does the gateway's memory grow? Open-loop load at a bounded rate for minutes, its memory over time, and the slope.
 
     .venv/bin/python benchmarks/gateway_soak.py --minutes 10 --rate 50 --picture soak.png
+    .venv/bin/python benchmarks/gateway_soak.py --minutes 60 --rate 5 --champion .agentrl
 
-The gateway plays whole episodes (agent mode) of the order desk with a scripted policy, with tools, tool policy, metrics
-and spool, in a process of its own; requests leave this one at fixed times, whether or not earlier ones are answered,
-every fifth of them streamed. The slope is fitted without the first fifth of the time, in which caches fill; its
-interval is a bootstrap of blocks of residuals, since samples that follow each other are alike.
+The gateway plays whole episodes (agent mode) of the order desk, with tools, tool policy, metrics and spool, in a
+process of its own, with a scripted policy or with the champion of a state folder; requests leave this one at fixed
+times, whether or not earlier ones are answered, every fifth of them streamed. The slope is fitted without the first
+fifth of the time, in which caches fill; its interval is a bootstrap of blocks of residuals, since samples that follow
+each other are alike. Exit code 1 when an answer is not 200 or not on record, or when all of the interval is above the
+limit.
 """
 
 import argparse
@@ -26,28 +29,36 @@ import uvloop
 from serving import Connection, free_port, post, server, state_folder
 
 from agentrl_resources.canary import ScriptedBackend
-from agentrl_resources.gateway import Address, Backend, serving
+from agentrl_resources.files import ArtifactStore
+from agentrl_resources.gateway import Address, Backend, Loader, backends, serving
 from agentrl_resources.plotting import BAD, CANDIDATE, picture
+from agentrl_resources.release import Registry
 from agentrl_resources.settings import load_settings
-from agentrl_resources.workflow import Task, load_workflow
+from agentrl_resources.workflow import EpisodeFactory, Task, load_workflow
 
 SETTINGS = load_settings(Path(__file__).parents[1] / "workflow.yaml")
 WORKFLOW = load_workflow("order_desk")
 MIB = 2**20
 
 
-async def serve_gateway(home: Path, port: int) -> None:
-    """The gateway with a policy that is a program."""
+async def serve_gateway(home: Path, port: int, champion: Path | None) -> None:
+    """The gateway; keys and spool lie in `home`, whoever is the champion."""
+    registry = Registry((champion or home) / "registry")
+    load: Loader = scripted
+    if champion is not None:
+        load = backends(SETTINGS, ArtifactStore(champion), EpisodeFactory(WORKFLOW))
+    async with serving(home, SETTINGS, WORKFLOW, Address(port=port, admin_port=0), registry, load):
+        await asyncio.Event().wait()
+
+
+def scripted(channel: str, release: str, manifest: Any) -> Backend:
+    """A policy that is a program, and fails now and then."""
 
     def choose(task: Task, seed: int) -> Any:
         agents = WORKFLOW.scripted_agents(task)
         return agents["expert" if seed % 10 else "does_nothing"]
 
-    def load(channel: str, release: str, manifest: Any) -> Backend:
-        return ScriptedBackend(choose)
-
-    async with serving(home, SETTINGS, WORKFLOW, Address(port=port, admin_port=0), load=load):
-        await asyncio.Event().wait()
+    return ScriptedBackend(choose)
 
 
 @dataclass
@@ -158,16 +169,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--rate", type=float, default=50, help="requests a second")
     parser.add_argument("--every", type=float, default=10, help="seconds between two samples")
+    parser.add_argument("--limit", type=float, default=50, help="MiB an hour that memory may grow")
+    parser.add_argument("--champion", type=Path, metavar="HOME", help="state folder whose champion serves")
     parser.add_argument("--picture", type=Path, metavar="FILE.png")
     parser.add_argument("--serve", nargs=2, metavar=("HOME", "PORT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        uvloop.run(serve_gateway(Path(options.serve[0]), int(options.serve[1])))
+        uvloop.run(serve_gateway(Path(options.serve[0]), int(options.serve[1]), options.champion))
         return
     with tempfile.TemporaryDirectory() as folder:
         home, port = Path(folder), free_port()
         load = Load(port, requests(state_folder(home, SETTINGS)), options.rate)
         command = [sys.executable, __file__, "--serve", folder, str(port)]
+        command += ["--champion", str(options.champion)] if options.champion else []
         with server(command, f"http://127.0.0.1:{port}/ready") as process:
             samples = uvloop.run(soak(process.pid, load, options))
         records = sum(file.read_bytes().count(b'{"kind":"run"') for file in (home / "spool").glob("*.jsonl"))
@@ -183,6 +197,8 @@ def main() -> None:
     print(f"answers    p50 {p50:.1f} ms, p99 {p99:.1f} ms from when they were due; {records:,} run records")
     print(f"memory     start {mib[0]:.1f} MiB, end {mib[-1]:.1f}, highest {mib.max():.1f}")
     print("growth     {:+.2f} MiB an hour, 95 % interval {:+.2f} to {:+.2f}".format(*fitted))
+    if fitted[1] > options.limit or not answered == records == load.statuses[200]:
+        raise SystemExit(f"the soak failed: every answer is to be 200 and on record, growth at most {options.limit:g}")
 
 
 if __name__ == "__main__":

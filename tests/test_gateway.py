@@ -285,6 +285,20 @@ def test_feedback_becomes_labels_of_the_run(served: Running) -> None:
                        "human_override": True}]  # fmt: skip
 
 
+def test_an_override_that_is_reported_later_is_charged_to_its_run(fresh: Running) -> None:
+    from agentrl_resources.telemetry import Warehouse
+
+    answers = [ask(fresh, task) for task in tasks(3)]
+    for answer in answers:
+        raw(fresh, "POST", "/v1/feedback", {"run_id": answer.id, "human_override": True, "success": False})
+    warehouse = Warehouse(fresh.home / "warehouse.duckdb")
+    warehouse.ingest_spool(fresh.home / "spool")
+    prices = WORKFLOW.prices
+    for row in warehouse.query("SELECT * FROM agent_runs"):
+        worked = prices.of(row["tokens_in"], row["tokens_out"], row["tool_calls_count"], True, False)
+        assert row["cost"] == pytest.approx(worked)
+
+
 @pytest.mark.parametrize(
     "body",
     [

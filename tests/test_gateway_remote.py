@@ -36,7 +36,7 @@ from agentrl_resources.workflow import EpisodeFactory, load_workflow
 WORKFLOW = load_workflow("order_desk")
 FACTORY = EpisodeFactory(WORKFLOW)
 TOOLS: list[Any] = [
-    {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+    {"type": "function", "function": {"name": "weather-report", "parameters": {"type": "object", "properties": {}}}}
 ]
 
 
@@ -143,8 +143,11 @@ def test_nobody_gets_more_tokens_than_the_tool_policy_allows(remote: Setup) -> N
 
 MESSAGES = [
     {"content": "Grüße — 你好 👋, all good."},
-    {"content": None, "tool_calls": [call("weather", {"city": "Zürich", "days": 3})]},
-    {"content": "Let me look.", "tool_calls": [call("weather", {}), call("weather", {"city": "Bern"}, "other")]},
+    {"content": None, "tool_calls": [call("weather-report", {"city": "Zürich", "days": 3})]},
+    {
+        "content": "Let me look.",
+        "tool_calls": [call("weather-report", {}), call("weather-report", {"city": "Bern"}, "other")],
+    },
     {"content": "Thought through.", "reasoning_content": "What would they want?"},
 ]
 
@@ -167,7 +170,7 @@ def test_a_streamed_answer_is_the_plain_one_and_both_are_the_servers(remote: Set
     given = [json.loads(made["function"]["arguments"]) for made in message.get("tool_calls", ())]
     streamed = [made for chunk in chunks if chunk.choices for made in chunk.choices[0].delta.tool_calls or ()]
     for calls in (said.tool_calls or [], streamed):
-        assert [made.function.name for made in calls] == ["weather"] * len(given)
+        assert [made.function.name for made in calls] == ["weather-report"] * len(given)
         assert [json.loads(made.function.arguments) for made in calls] == given
         assert len({made.id for made in calls}) == len(given)
     first, second = remote.records()
@@ -178,7 +181,9 @@ def test_a_streamed_answer_is_the_plain_one_and_both_are_the_servers(remote: Set
 
 def test_a_conversation_with_tools_goes_on_with_our_ids(remote: Setup) -> None:
     """The official client sends back what it got, and the server sees a conversation that hangs together."""
-    remote.champion.answer = says({"content": None, "tool_calls": [call("weather", {"city": "Bern"})]}, "tool_calls")
+    remote.champion.answer = says(
+        {"content": None, "tool_calls": [call("weather-report", {"city": "Bern"})]}, "tool_calls"
+    )
     made = remote.ask().choices[0].message
     remote.champion.answer = says({"content": "It rains."})
     result = {"role": "tool", "tool_call_id": made.tool_calls[0].id, "content": "rain"}
@@ -192,7 +197,7 @@ def test_what_was_cut_off_and_what_cannot_be_read_says_so(remote: Setup) -> None
     remote.champion.answer = says({"content": "and then"}, "length")
     assert remote.ask().choices[0].finish_reason == "length"
     assert remote.streamed()[1][-2].choices[0].finish_reason == "length"
-    malformed = {"id": "x", "type": "function", "function": {"name": "weather", "arguments": '{"city":'}}
+    malformed = {"id": "x", "type": "function", "function": {"name": "weather-report", "arguments": '{"city":'}}
     remote.champion.answer = says({"content": None, "tool_calls": [malformed]}, "tool_calls")
     remote.ask()
     assert [record.tool_error_count for record in remote.records()] == [0, 0, 1]

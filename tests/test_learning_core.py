@@ -56,6 +56,18 @@ def test_every_turn_of_an_episode_is_read_back_as_it_was_written(harmony, episod
         assert turns == [message for message in messages if message["role"] == "assistant"]
 
 
+def test_a_tools_name_may_have_a_dash(harmony):
+    from agentrl_resources.learning import Harmony
+
+    named = {"name": "get-order", "description": "Finds it.", "parameters": {"type": "object", "properties": {}}}
+    dashed = Harmony(harmony.tokenizer, [{"type": "function", "function": named}], None)
+    said = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "get-order",
+                                                                                  "arguments": {}}}]}  # fmt: skip
+    ids = dashed.encode([{"role": "user", "content": "order"}, said], first_chosen=1)
+    written = [token for token, chosen in zip(ids.ids, ids.mask, strict=True) if chosen]
+    assert dashed.parse(written)["tool_calls"] == said["tool_calls"]
+
+
 def test_prompt_and_observations_are_the_tokens_of_the_whole_conversation(harmony, episodes):
     for episode in episodes:
         messages = episode.transcript.messages

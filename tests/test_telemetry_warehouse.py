@@ -1,6 +1,7 @@
 """The warehouse on real DuckDB files, with other real processes where another process matters."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -111,6 +112,35 @@ def test_of_several_labels_the_latest_counts_in_whatever_order_they_arrive(tmp_p
             warehouse.label("run-1", human_override=override, success=success, labelled_at=day)
         (row,) = rows(warehouse)
         assert (row["human_override"], row["success"]) == (latest, True)
+
+
+def test_a_late_label_is_charged_as_if_it_had_been_known_at_once(tmp_path: Path) -> None:
+    rng = random_seed()
+    states = list(itertools.product((True, False, None), repeat=2))
+
+    def cost(override: bool | None, success: bool | None) -> float:
+        return 0.25 + 2.5 * (override is True) + 5.0 * (success is False)
+
+    warehouse = Warehouse(tmp_path / "warehouse.duckdb")
+    expected = {}
+    records = []
+    for number, (reported, said) in enumerate(itertools.product(states, repeat=2)):
+        run = f"run-{number}"
+        records.append(
+            random_record(
+                rng, run_id=run, human_override=reported[0], success=reported[1], cost=cost(*reported),
+                hand_over_price=2.5, failure_price=5.0,
+            )
+        )  # fmt: skip
+        known = [now if now is not None else before for before, now in zip(reported, said, strict=True)]
+        expected[run] = pytest.approx(cost(*known))
+        warehouse.label(run, human_override=said[0], success=said[1], labelled_at="2026-11-22")
+    warehouse.ingest(rng.sample(records, len(records)))
+    assert {row["run_id"]: row["cost"] for row in rows(warehouse)} == expected
+    unpriced = random_record(rng, cost=1.0, success=None)
+    warehouse.ingest([unpriced])
+    warehouse.label(unpriced.run_id, success=False, labelled_at="2026-11-22")
+    assert {row["run_id"]: row["cost"] for row in rows(warehouse)} == expected | {unpriced.run_id: 1.0}
 
 
 def test_personal_data_never_reaches_the_file(warehouse: Warehouse) -> None:

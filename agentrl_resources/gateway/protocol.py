@@ -68,7 +68,7 @@ class ChatMessage(_Open):
 
 
 class FunctionDefinition(_Open):
-    name: Annotated[str, Field(pattern=r"^\w{1,64}$")]
+    name: Annotated[str, Field(pattern=r"^[\w-]{1,64}$")]
     description: Text | None = None
     parameters: dict[str, Any] | None = None
 

@@ -373,6 +373,7 @@ class Gateway:
     ) -> RunRecord:
         last = attempts[-1]
         answered = last.turn is not None
+        prices = self.workflow.prices
         outcome = last.outcome
         success = False if not answered else outcome.success if outcome else None
         calls = [call for attempt in attempts for call in attempt.tool_calls]
@@ -410,8 +411,10 @@ class Gateway:
             safety_violation=any(violations) if violations else None,
             quality=outcome.quality if outcome else None,
             clarifying_questions=sum(attempt.clarifying_questions for attempt in attempts),
-            # what is not known to have failed is not charged for failing
-            cost=self.workflow.prices.of(tokens_in, tokens_out, len(calls), handed_over, success is not False),
+            # what is not known to have failed is not charged for failing; feedback charges it later
+            cost=prices.of(tokens_in, tokens_out, len(calls), handed_over, success is not False),
+            hand_over_price=prices.per_hand_over,
+            failure_price=prices.per_failure,
             trace=trace,
         )
 

@@ -3,7 +3,14 @@
 from agentrl_resources.learning.batching import token_logprobs
 from agentrl_resources.learning.engine import Engine
 from agentrl_resources.learning.harmony import Encoded, Harmony
-from agentrl_resources.learning.model import load_policy, load_scorer, load_tokenizer, new_model, new_scorer
+from agentrl_resources.learning.model import (
+    load_policy,
+    load_scorer,
+    load_tokenizer,
+    new_model,
+    new_scorer,
+    repeatable,
+)
 from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
 from agentrl_resources.learning.replies import sample_replies
 from agentrl_resources.learning.reward import EncodedPair, RewardModel, train_reward_model
@@ -29,6 +36,7 @@ __all__ = [
     "load_tokenizer",
     "new_model",
     "new_scorer",
+    "repeatable",
     "sample_replies",
     "token_logprobs",
     "train_reward_model",

@@ -15,7 +15,7 @@ from agentrl_resources.workflow import Message
 
 _TURN = re.compile(
     r"(?:<\|channel\|>analysis<\|message\|>(?P<thinking>.*?)<\|end\|><\|start\|>assistant)?"
-    r"(?: to=functions\.(?P<tool>\w+)<\|channel\|>commentary json<\|message\|>(?P<arguments>.*)<\|call\|>"
+    r"(?: to=functions\.(?P<tool>[\w-]+)<\|channel\|>commentary json<\|message\|>(?P<arguments>.*)<\|call\|>"
     r"|<\|channel\|>final<\|message\|>(?P<content>.*)<\|return\|>)",
     re.DOTALL,
 )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from importlib import import_module
 
+from agentrl_resources.learning import repeatable
 from agentrl_resources.stages.request import Progress, StageRequest
 
 STAGES = {
@@ -19,8 +20,14 @@ STAGES = {
 
 
 def stage(name: str) -> Callable[[StageRequest], None]:
-    """The function that runs a stage."""
-    return import_module(f"{__name__}.{STAGES[name]}").run
+    """The function that runs a stage, the same way each time."""
+    run = import_module(f"{__name__}.{STAGES[name]}").run
+
+    def repeatably(request: StageRequest) -> None:
+        repeatable(request.settings.seed)
+        run(request)
+
+    return repeatably
 
 
 __all__ = ["STAGES", "Progress", "StageRequest", "stage"]

@@ -14,10 +14,7 @@ FIRST_SEED = 1_000
 
 
 def run(request: StageRequest) -> None:
-    import torch
-
     settings = request.settings
-    torch.manual_seed(settings.seed)
     factory = EpisodeFactory(request.workflow)
     sft = request.inputs["sft_checkpoint"]
     if not uses_tools(sft):

@@ -19,10 +19,7 @@ ENOUGH = 30
 
 
 def run(request: StageRequest) -> None:
-    import torch
-
     settings = request.settings
-    torch.manual_seed(settings.seed)
     sft = request.inputs["sft_checkpoint"]
     harmony = load_harmony(sft, EpisodeFactory(request.workflow))
     history = request.pairs("cleaned_preference_data", "train.jsonl")

@@ -15,10 +15,7 @@ HOLDOUT_ROWS = 256
 
 
 def run(request: StageRequest) -> None:
-    import torch
-
     settings = request.settings
-    torch.manual_seed(settings.seed)
     factory = EpisodeFactory(request.workflow)
     harmony = load_harmony(request.inputs["tokenizer"], factory)
     train = [pair for pair in request.pairs("cleaned_preference_data", "train.jsonl") if worth_imitating(pair)]

@@ -73,7 +73,11 @@ class RunRecord:
     """KL of the policy from its frozen reference, nats per episode."""
     clarifying_questions: int | None = None
     cost: float | None = None
-    """EUR."""
+    """EUR, by what was known when the run was reported."""
+    hand_over_price: float | None = None
+    """EUR that a human override costs; what a later label changes about the override changes `cost` by it."""
+    failure_price: float | None = None
+    """EUR that a failure costs, in the same way."""
     trace: dict[str, Any] = field(default_factory=dict)
     """`messages`, and `tool_calls`: a list of {name, arguments, result, error, ms}."""
 
@@ -95,7 +99,7 @@ class RunRecord:
                 raise self._refuse(name, "true or false")
             if kind == "VARCHAR" and not isinstance(value, dict if name == "trace" else str):
                 raise self._refuse(name, "an object" if name == "trace" else "text")
-        for name in ("duration_ms", "temperature", "quality", "cost", "canary_percent"):
+        for name in _NEVER_NEGATIVE:
             if (getattr(self, name) or 0) < 0:
                 raise self._refuse(name, "zero or more")
         if self.tool_error_count > self.tool_calls_count:
@@ -162,4 +166,13 @@ def _columns() -> dict[str, str]:
 
 
 COLUMNS = _columns()
+_NEVER_NEGATIVE = (
+    "duration_ms",
+    "temperature",
+    "quality",
+    "canary_percent",
+    "cost",
+    "hand_over_price",
+    "failure_price",
+)
 _NEVER_UNKNOWN = {column.name for column in dataclasses.fields(RunRecord) if column.default is not None}

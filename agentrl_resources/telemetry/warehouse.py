@@ -5,7 +5,7 @@ work and closed. A file that another process holds is waited for, then refused w
 
 What a run reported (`reported_runs`) and what people said about it later (`run_labels`) are kept apart; the view
 `agent_runs` puts the latest label on its run. A label may therefore arrive before its run, and reporting a run a
-second time never undoes a label.
+second time never undoes a label. A label changes what the run cost, too, by the prices that the run brought along.
 """
 
 from __future__ import annotations
@@ -48,8 +48,18 @@ def _definitions(columns: Mapping[str, str], required: Iterable[str] = ()) -> st
     return ", ".join(f'"{name}" {kind}{" NOT NULL" * (name in required)}' for name, kind in columns.items())
 
 
-_LATEST_LABEL = "coalesce(labels.{0}, reported_runs.{0}) AS {0}"
-_SHOWN = {name: _LATEST_LABEL.format(name) for name in ("human_override", "success")}
+_LATEST_LABEL = "coalesce(labels.{0}, reported_runs.{0})"
+# What was charged at first is by what was reported; what the latest label says otherwise is charged, or given back.
+_LATE_CHARGE = """
+    + coalesce(reported_runs.{price}, 0)
+    * ((coalesce(labels.{name}, reported_runs.{name}) IS {charged})::INT - (reported_runs.{name} IS {charged})::INT)"""
+_CHARGED = (
+    {"name": "human_override", "charged": "TRUE", "price": "hand_over_price"},
+    {"name": "success", "charged": "FALSE", "price": "failure_price"},
+)
+_SHOWN = {charge["name"]: _LATEST_LABEL.format(charge["name"]) for charge in _CHARGED} | {
+    "cost": f"reported_runs.cost{''.join(_LATE_CHARGE.format(**charge) for charge in _CHARGED)}"
+}
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS reported_runs ({_definitions(COLUMNS, _REQUIRED)}, PRIMARY KEY (run_id));
@@ -60,7 +70,7 @@ CREATE TABLE IF NOT EXISTS spool_offsets ({_definitions(_OFFSETS)}, PRIMARY KEY 
 """
 
 _AGENT_RUNS = f"""agent_runs AS
-SELECT {", ".join(_SHOWN.get(name, f"reported_runs.{name}") for name in COLUMNS)}
+SELECT {", ".join(f"{_SHOWN.get(name, f'reported_runs.{name}')} AS {name}" for name in COLUMNS)}
 FROM reported_runs
 LEFT JOIN (
     SELECT

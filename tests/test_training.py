@@ -1,0 +1,82 @@
+"""Training: the same work gives the same bits, and the optimizer is what it says it is."""
+
+from collections.abc import Iterator
+
+import pytest
+from small_models import expert_episodes, small_factory, small_harmony
+
+from agentrl_resources.learning import new_model, repeatable, train_sft
+from agentrl_resources.settings import ModelSettings, SftSettings
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """As a run has them: what is added up in any order is so only where several threads add."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+def test_two_trainings_of_one_seed_end_in_the_same_bits(two_threads, tmp_path):
+    import torch
+
+    factory = small_factory()
+    harmony = small_harmony(factory)
+    rows = [harmony.encode(episode.transcript.messages[1:], first_chosen=1) for episode in expert_episodes(factory, 32)]
+
+    def trained(seed: int) -> torch.Tensor:
+        repeatable(seed)
+        model = new_model(ModelSettings(layers=1), harmony.tokenizer)
+        settings = SftSettings(epochs=1, batch_size=16)
+        train_sft(model, harmony.tokenizer, rows, rows[:8], settings, seed, tmp_path, lambda *_: None)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    first = trained(1)
+    assert torch.equal(first, trained(1))
+    assert not torch.equal(first, trained(2))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 48), (48, 16)], ids=str)
+def test_muon_takes_the_steps_of_torchs_own(shape):
+    """Which works in bfloat16: what the two differ by is that precision."""
+    import torch
+
+    from agentrl_resources.learning.muon import Muon
+
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn(3, *shape, generator=generator)
+    ours, theirs = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    optimizers = (
+        Muon(ours, 0.02, weight_decay=0.1),
+        torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1),
+    )
+    for _ in range(6):
+        gradients = torch.randn(3, *shape, generator=generator)
+        for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+    for our, their, before in zip(ours, theirs, start, strict=True):
+        assert (our - their).norm() < 0.02 * (their - before).norm()
+
+
+def test_muon_leaves_what_has_no_gradient_and_does_not_mix_shapes():
+    import torch
+
+    from agentrl_resources.learning.muon import Muon, orthogonalized
+
+    torch.manual_seed(4)
+    matrices = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 4), (4, 8), (8, 4), (4, 8))]
+    before = [matrix.detach().clone() for matrix in matrices]
+    for matrix in matrices[:3]:
+        matrix.grad = torch.randn_like(matrix)
+    Muon(matrices, 0.1, weight_decay=0.0).step()
+    torch.testing.assert_close(matrices[3].detach(), before[3], rtol=0, atol=0)
+    for matrix, old in zip(matrices[:3], before, strict=False):
+        expected = 0.1 * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5 * orthogonalized(matrix.grad[None])[0]
+        torch.testing.assert_close(old - matrix.detach(), expected)
