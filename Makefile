@@ -1,11 +1,12 @@
 # make run    the whole pipeline on the workflow of workflow.yaml, in a terminal
 # make test   lint, types and tests
+# make soak   ten minutes of traffic through the gateway: does its memory grow?
 # make ui     the pipeline in a browser, with its history
 # make env    the environment alone (.venv); the other targets make it when it is missing or out of date
 # make clean  removes the environment and the caches, and leaves what runs have stored
 
 .DEFAULT_GOAL := run
-.PHONY: env run test ui clean
+.PHONY: env run test soak ui clean
 
 env: .venv/.ready
 
@@ -33,6 +34,9 @@ test: env
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/pytest --numprocesses auto
+
+soak: env
+	.venv/bin/python benchmarks/gateway_soak.py --minutes 10 --rate 20
 
 ui: env
 	.venv/bin/agentrl ui
