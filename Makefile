@@ -33,7 +33,7 @@ test: env
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/pytest --numprocesses auto
+	.venv/bin/pytest --numprocesses auto --dist loadgroup
 
 soak: env
 	.venv/bin/python benchmarks/gateway_soak.py --minutes 10 --rate 20

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from agentrl_assets.reliability import iso_week
+from agentrl_resources.canary import due
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Workspace
 from agentrl_resources.files import digest_json
@@ -51,14 +52,16 @@ def weekly_reliability_schedule(context: dg.ScheduleEvaluationContext) -> dg.Run
 
 @dg.sensor(job=canary, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
 def canary_sensor(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.RunRequest | dg.SkipReason:
-    """Looks at a canary while a gateway serves: when there is new traffic, and every hour, since a canary expires."""
-    pointers = workspace.registry.pointers()
-    if pointers.canary is None:
-        return dg.SkipReason("There is no canary.")
+    """Looks at a canary while a gateway serves: when there is new traffic, and every hour, since a canary expires.
+
+    Also when the gateway has ended one, so that its end is judged, and when a candidate waits for its turn.
+    """
+    if due(workspace.registry) is None:
+        return dg.SkipReason("There is no canary, and no candidate that waits for its turn.")
     if not is_served(workspace.root):
         return dg.SkipReason("No gateway serves this project.")
     traffic = digest_json([segment_sizes(workspace.spool), f"{datetime.now(UTC):%Y-%m-%dT%H}"])
-    return dg.RunRequest(run_key=f"{pointers.revision}-{traffic}")
+    return dg.RunRequest(run_key=f"{workspace.registry.pointers().revision}-{traffic}")
 
 
 @dg.sensor(job=retraining, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)

@@ -6,9 +6,9 @@ import dagster as dg
 
 from agentrl_assets.project import code_version
 from agentrl_assets.reporting import materialized, table
-from agentrl_resources.brief import collect, phases, store_evidence, write_brief
+from agentrl_resources.brief import collect, phases, phases_text, store_evidence, write_brief
 from agentrl_resources.dagster_resources import Workspace
-from agentrl_resources.files import write_json
+from agentrl_resources.files import write_atomic, write_json
 
 
 @dg.asset(
@@ -26,30 +26,33 @@ from agentrl_resources.files import write_json
     code_version=code_version(1, "release.programme_cost"),
     pool="warehouse",
 )
-def reliability_brief(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+def reliability_brief(workspace: Workspace) -> dg.MaterializeResult:
     """One page in en-US, en-GB and fr-FR, as HTML and PDF, every figure traceable to its stored query."""
     registry, warehouse = workspace.registry, workspace.warehouse
     release = registry.resolve("candidate")
     manifest = registry.manifest(release)
-    canary, expansion = workspace.latest(context, "canary_rollout").report, registry.expansion.state()
+    decisions, expansion = registry.decisions(release), registry.expansion.state()
+    parts = {part: workspace.store.get(entry["kind"], entry["digest"]) for part, entry in manifest["artifacts"].items()}
     store_evidence(
         warehouse,
         release,
         manifest,
         made_at=datetime.now(UTC).isoformat(),
-        comparison=workspace.latest(context, "offline_eval_suite").report["comparison"],
+        comparison=parts["eval_episodes"].report["comparison"],
         parent=registry.manifest(manifest["parent"]) if manifest["parent"] else None,
-        decision=canary["decision"] if canary["release"] == release else None,
-        drill=workspace.latest(context, "rollback_drill").report,
+        decision=decisions[-1] if decisions else None,
+        drill=parts["rollback_drill"].report,
         promoted=release in registry.pointers().champions,
         expansion={"stopped": expansion.stopped, "gates": list(expansion.gates)},
         tool_policy=workspace.workflow.tool_policy,
         programme_cost=workspace.settings.release.programme_cost,
     )
     next_steps = phases(warehouse, release)
+    brief = collect(warehouse, release)
     with workspace.store.stage("reliability_brief") as folder:
-        write_brief(collect(warehouse, release), folder)
+        write_brief(brief, folder)
         write_json(folder / "phases.json", next_steps)
+        write_atomic(folder / "phases.txt", phases_text(brief))
         artifact = workspace.store.commit("reliability_brief", folder)
     pages = {path.name: dg.MetadataValue.path(path) for path in sorted(artifact.path.glob("brief.*"))}
     conditions = [

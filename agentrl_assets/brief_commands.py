@@ -3,10 +3,15 @@
 import argparse
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import Artifact, read_json
+
+if TYPE_CHECKING:
+    from agentrl_resources.dagster_resources import Workspace
 
 
 def add_brief_commands(
@@ -23,11 +28,9 @@ def add_brief_commands(
     phases.set_defaults(command=_phases)
 
 
-def _latest() -> Artifact:
+def _latest(workspace: "Workspace") -> Artifact:
     from agentrl_assets.running import dagster_instance
-    from agentrl_resources.dagster_resources import Workspace
 
-    workspace = Workspace.from_environment()
     with dagster_instance(workspace) as instance:
         artifact = workspace.find(instance, "reliability_brief")
     if artifact is None:
@@ -35,8 +38,14 @@ def _latest() -> Artifact:
     return artifact
 
 
+def _workspace() -> "Workspace":
+    from agentrl_resources.dagster_resources import Workspace
+
+    return Workspace.from_environment()
+
+
 def _brief(options: argparse.Namespace) -> int:
-    artifact, folder = _latest(), Path(options.folder)
+    artifact, folder = _latest(_workspace()), Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(artifact.path.glob("*.*")):
         print(shutil.copy(path, folder / path.name))
@@ -44,13 +53,25 @@ def _brief(options: argparse.Namespace) -> int:
 
 
 def _phases(options: argparse.Namespace) -> int:
-    found = read_json(_latest().path / "phases.json")
+    """As of the brief's evidence, and what has happened since to the release's part and to expansion."""
+    workspace = _workspace()
+    folder = _latest(workspace).path
+    about = read_json(folder / "queries.json")
+    release, pointers, stop = about["release"], workspace.registry.pointers(), workspace.registry.expansion.state()
     if options.json:
-        print(json.dumps(found, indent=2))
+        now = {"champion": pointers.champion, "last_change": pointers.action, "expansion": asdict(stop)}
+        told = {
+            "release": release,
+            "made_at": about["made_at"],
+            "phases": read_json(folder / "phases.json"),
+            "now": now,
+        }
+        print(json.dumps(told, indent=2))
         return 0
-    words = {True: "holds", False: "does not hold", None: "not known yet"}
-    for phase in found:
-        print(f"{phase['days']} days, phase {phase['phase']}: {words[phase['holds']]}")
-        for one in phase["conditions"]:
-            print(f"  {words[one['holds']]:<14} {one['condition'].replace('_', ' ')}")
+    print(f"RELEASE {release[:12]}, evidence as of {about['made_at'][:10]}")
+    print((folder / "phases.txt").read_text())
+    part = "is the champion" if pointers.champion == release else "is not the champion"
+    print(f"NOW the release {part} (last change: {pointers.action} by {pointers.who}: {pointers.why})")
+    stopped = f"stopped: {' and '.join(stop.gates)} broke in {stop.week}"
+    print(f"NOW expansion is {stopped if stop.stopped else 'open'}")
     return 0

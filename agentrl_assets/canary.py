@@ -1,14 +1,19 @@
 """The canary: the candidate on a share of the traffic, and what its runs decide."""
 
+from dataclasses import asdict
+
 import dagster as dg
 
 from agentrl_assets.project import code_version
 from agentrl_assets.reporting import materialized, numbers, table
 from agentrl_assets.verification import differences
-from agentrl_resources.canary import CanaryRollout
+from agentrl_resources.canary import CanaryRollout, Look, due
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import Artifact, write_json
 from agentrl_resources.gateway import is_served
+
+_AUTOMATED = {"dagster/sensor_name", "dagster/schedule_name"}
+"""Tags of runs that no person asked for: they may have waited in a queue, and begin nothing a second time."""
 
 
 @dg.asset(
@@ -22,24 +27,17 @@ from agentrl_resources.gateway import is_served
 def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, training: Training) -> dg.MaterializeResult:
     """The candidate on a share of the traffic: promoted, failed back, or watched on.
 
-    While a gateway serves this project, this is one look at its traffic. Without one, simulated customers ask until
-    the canary is decided.
+    While a gateway serves this project, this is one look at its traffic; a canary of before the candidate is decided
+    first. Without one, simulated customers ask until the canary is decided.
     """
-    release = workspace.registry.resolve("candidate")
-    for said in differences(release, workspace):
-        raise dg.Failure(f"No canary: {said}", allow_retries=False)
-    if workspace.registry.pointers().champion == release:
-        artifact = _kept(
-            workspace, release, {"action": "promoted", "decision": workspace.registry.decisions(release)[-1]}
-        )
-    elif is_served(workspace.root):
+    registry, served = workspace.registry, is_served(workspace.root)
+    release = (due(registry) if served else None) or registry.resolve("candidate")
+    if registry.pointers().canary != release:  # one on trial goes on being watched, whatever became of its bundle
+        for said in differences(release, workspace):
+            raise dg.Failure(f"No canary: {said}", allow_retries=False)
+    if served or registry.pointers().champion == release:
         rollout = CanaryRollout(workspace.root, workspace.settings, workspace.workflow, release)
-        if workspace.registry.pointers().canary is None:
-            rollout.begin()
-        look = rollout.look()
-        artifact = _kept(
-            workspace, release, {"action": look.action, "percent": look.percent, "decision": look.decision}
-        )
+        artifact = _kept(workspace, release, rollout.next_step(again=_AUTOMATED.isdisjoint(context.run.tags)))
     else:
         artifact = training.run(context, release=release, home=workspace.home)
     report = artifact.report
@@ -73,7 +71,7 @@ def a_broken_canary_is_failed_back(context: dg.AssetCheckExecutionContext, works
     return dg.AssetCheckResult(passed=broken["action"] == "failed back", description=said)
 
 
-def _kept(workspace: Workspace, release: str, report: dict[str, object]) -> Artifact:
+def _kept(workspace: Workspace, release: str, look: Look) -> Artifact:
     with workspace.store.stage("canary_rollout") as folder:
-        write_json(folder / "report.json", {"release": release, **report})
+        write_json(folder / "report.json", {"release": release, **asdict(look)})
         return workspace.store.commit("canary_rollout", folder)

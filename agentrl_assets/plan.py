@@ -84,6 +84,8 @@ def _reason(
         latest = built[source]
         if latest is not None and own.inputs.get(source) != latest.data_version:
             return f"{source} changed"
+    if name == "release_bundle" and not workspace.leads_back(own.data_version):
+        return "the champion changed"
     found = workspace.source_digest(name)
     if found is not None and own.metadata["source_digest"] != found:
         return "its source changed"

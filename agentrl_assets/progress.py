@@ -75,7 +75,8 @@ class ProgressReport:
     def _show_stage(self, line: dict[str, Any]) -> None:
         left = line.get("eta_seconds")
         eta = "" if left is None else f", {_duration(left)} left"
-        self._line = f"  {line['stage']}: {line['step']}/{line['of']}{eta}  {line['message']}"
+        done = f"{line['step']}/{line['of']}{eta}  " if line["of"] else ""
+        self._line = f"  {line['stage']}: {done}{line['message']}"
         if self._out.isatty():
             self._out.write(f"\r\x1b[2K{self._line[:118]}")
             self._out.flush()

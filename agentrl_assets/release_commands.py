@@ -37,16 +37,17 @@ def add_release_commands(
     diff.add_argument("new", nargs="?", default="candidate", metavar="NEW", help="default: candidate")
     promote = command("promote", _promote, "make the canary the champion, once everything about it says GO")
     promote.add_argument("release", nargs="?", default="canary", metavar="RELEASE", help="default: canary")
+    fail_back = command("fail-back", _fail_back, "end the canary: the champion gets all of the traffic")
     rollback = command("rollback", _rollback, "make the previous release the champion again, and end the canary")
     verify = command("verify", verify_release, "compute every digest and verdict of a release again, offline")
     verify.add_argument("release", nargs="?", default="candidate", metavar="RELEASE", help="digest or pointer")
     clear = command("clear", _clear, "end a stop of expansion")
     clear.add_argument("--reason", required=True, help="why expansion may go on; kept for ever")
-    for moving in (promote, rollback):
+    for moving in (promote, fail_back, rollback):
         moving.add_argument("--why", required=True, help="kept in the history")
-    for acting in (promote, rollback, clear):
+    for acting in (promote, fail_back, rollback, clear):
         acting.add_argument("--who", help="default: the user of this machine")
-    for with_json in (listed, show, diff, promote, rollback, clear):
+    for with_json in (listed, show, diff, promote, fail_back, rollback, clear):
         with_json.add_argument("--json", action="store_true", help="for scripts")
 
 
@@ -154,6 +155,11 @@ def _promote(options: argparse.Namespace) -> int:
     if found:
         raise AgentRLError(f"Release {release[:12]} is refused, it does not verify: {found[0]}")
     return _moved(options, registry.promote(release, who=_who(options), why=options.why, seen=seen))
+
+
+def _fail_back(options: argparse.Namespace) -> int:
+    registry = _workspace().registry
+    return _moved(options, registry.fail_back(who=_who(options), why=options.why, seen=registry.pointers()))
 
 
 def _rollback(options: argparse.Namespace) -> int:

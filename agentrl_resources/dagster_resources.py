@@ -140,6 +140,11 @@ class Workspace(dg.ConfigurableResource):
         }
         return sources[asset]() if asset in sources else None
 
+    def leads_back(self, release: str) -> bool:
+        """Whether a release is the champion, or was bundled to go back to the present one."""
+        champion = self.registry.pointers().champion
+        return champion == release or champion == self.registry.manifest(release)["rollback_target"]
+
     def table_digest(self, table: str) -> str:
         """SHA-256 of a warehouse table's rows, whatever their order; of nothing when there is no warehouse."""
         if not self.warehouse.path.exists():

@@ -24,14 +24,17 @@ EVERY_SECONDS = 1.0
 
 
 def progress_writer(path: Path, stage: str) -> Progress:
-    """A function that appends one JSON line per report: stage, step, of, message, eta_seconds, at."""
+    """A function that appends one JSON line per report: stage, step, of, message, eta_seconds, at.
+
+    `of` is 0 where nobody knows how many steps it will take.
+    """
     started = time.monotonic()
     last = -EVERY_SECONDS
 
     def report(step: int, of: int, message: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if step < of and now - last < EVERY_SECONDS:
+        if (step < of or of == 0) and now - last < EVERY_SECONDS:
             return
         last = now
         line = {

@@ -80,7 +80,7 @@ def trial(settings: Settings, workflow: Workflow, fault: Fault, seed: int) -> di
         registry.swap("trial", who="trial", why="trial", seen=registry.pointers(), champions=(champion,), canary=canary,
                       canary_percent=settings.release.canary_traffic_percent)  # fmt: skip
         rollout = CanaryRollout(Path(folder), settings, workflow, canary, registry)
-        return asyncio.run(with_customers(rollout, load, 1000 * seed, 0, lambda done, of, said: None))
+        return asyncio.run(with_customers(rollout, load, 1000 * seed, 0, lambda said: None))
 
 
 def main() -> None:

@@ -14,6 +14,10 @@ from agentrl_assets.cli import main
 from agentrl_resources.dagster_resources import Workspace
 from agentrl_resources.files import locked
 
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # the test processes share the cores; more threads only wait for each other
+
 ROOT = Path(__file__).parents[1]
 STAND_IN = ROOT / "tests" / "stand_in"
 
@@ -79,6 +83,13 @@ def small_project(folder: Path) -> Command:
     workflow_file = folder / "workflow.yaml"
     workflow_file.write_text((ROOT / "workflow.yaml").read_text() + SMALL)
     return Command(folder / "home", workflow_file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests on what a run left go to one process: the others would only wait for that run."""
+    for item in items:
+        if "built_once" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("built"))
 
 
 @pytest.fixture(scope="session")

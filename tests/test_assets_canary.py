@@ -12,8 +12,9 @@ from agentrl_assets.automation import canary_sensor
 from agentrl_assets.brief import reliability_brief
 from agentrl_assets.canary import a_broken_canary_is_failed_back, canary_rollout, canary_says_go
 from agentrl_resources.dagster_resources import Training, Workspace, write_dagster_yaml
-from agentrl_resources.files import locked
-from agentrl_resources.gateway import bucket
+from agentrl_resources.files import digest_json, locked
+from agentrl_resources.gateway import GATEWAY, bucket
+from agentrl_resources.release import BUCKETS
 from agentrl_resources.telemetry import RunRecord, Spool
 
 LATER = {"who": "test", "why": "the candidate is to be tried again"}
@@ -40,6 +41,11 @@ def look(project: Workspace, history: dg.DagsterInstance) -> dg.ExecuteInProcess
         resources={"workspace": project, "training": Training(workspace=project)},
         raise_on_error=False,
     )
+
+
+def tick(project: Workspace, history: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
+    """The sensor, once."""
+    return canary_sensor(dg.build_sensor_context(instance=history), workspace=project)
 
 
 def traffic(project: Workspace, count: int, canary_wins: bool) -> None:
@@ -97,6 +103,52 @@ def test_harm_fails_the_canary_back_and_two_broken_metrics_stop_expansion(projec
         assert not look(project, history).success, "expansion is stopped"
 
 
+def test_what_the_gateway_ended_is_judged_and_not_begun_again(project, history):
+    registry, candidate = project.registry, project.registry.resolve("candidate")
+    with locked(project.root / "gateway" / "lock"):
+        assert look(project, history).success
+        registry.fail_back(who=GATEWAY, why="5 failures in 9 canary answers", seen=registry.pointers())
+        assert isinstance(tick(project, history), dg.RunRequest)
+        assert look(project, history).success
+        assert registry.pointers().canary is None
+        decision = registry.decisions(candidate)[-1]
+        assert (decision["answer"], decision["reason"]) == (
+            "NO-GO", "gateway ended the canary: 5 failures in 9 canary answers"
+        )  # fmt: skip
+        assert [broken.gate for broken in registry.expansion.breaks()] == ["canary_breaker"]
+        assert isinstance(tick(project, history), dg.SkipReason)
+
+
+def test_what_a_person_ended_has_broken_no_gate(project, history):
+    registry, candidate = project.registry, project.registry.resolve("candidate")
+    with locked(project.root / "gateway" / "lock"):
+        assert look(project, history).success
+        registry.fail_back(who="ada", why="the shop is closed", seen=registry.pointers())
+        assert look(project, history).success
+    assert registry.decisions(candidate)[-1]["reason"] == "ada ended the canary: the shop is closed"
+    assert registry.expansion.breaks() == []
+
+
+def test_a_canary_of_before_is_decided_before_the_new_candidate_has_its_turn(project, history):
+    registry, older = project.registry, project.registry.resolve("candidate")
+    with locked(project.root / "gateway" / "lock"):
+        assert look(project, history).success
+        manifest = {**registry.manifest(older), "parent": older}
+        del manifest["routing"]
+        newer = registry.add({**manifest, "routing": {"salt": digest_json(manifest), "buckets": BUCKETS}})
+        registry.propose(newer, who="test", why="made while another is on trial", seen=registry.pointers())
+        traffic(project, 50, canary_wins=True)
+        assert look(project, history).success
+        assert registry.pointers().canary == older
+        assert registry.decisions(newer) == []
+        registry.fail_back(who="ada", why="make room", seen=registry.pointers())
+        assert look(project, history).success, "the end of the older one is judged"
+        assert registry.pointers().canary is None
+        assert isinstance(tick(project, history), dg.RunRequest)
+        assert look(project, history).success
+        assert registry.pointers().canary == newer
+
+
 def test_a_bundle_of_which_a_byte_has_changed_gets_no_canary(project, history):
     entry = project.registry.manifest(project.registry.resolve("candidate"))["artifacts"]["policy"]
     path = project.store.get(entry["kind"], entry["digest"]).path / "model.json"
@@ -107,17 +159,14 @@ def test_a_bundle_of_which_a_byte_has_changed_gets_no_canary(project, history):
 
 
 def test_the_sensor_asks_only_while_a_gateway_serves_a_canary_and_once_for_the_same_traffic(project, history):
-    def tick() -> dg.RunRequest | dg.SkipReason:
-        return canary_sensor(dg.build_sensor_context(instance=history), workspace=project)
-
-    assert "no canary" in tick().skip_message
+    assert "no canary" in tick(project, history).skip_message
     with locked(project.root / "gateway" / "lock"):
         assert look(project, history).success
-        first = tick()
-        assert tick().run_key == first.run_key
+        first = tick(project, history)
+        assert tick(project, history).run_key == first.run_key
         traffic(project, 3, canary_wins=True)
-        assert tick().run_key != first.run_key
-    assert "No gateway" in tick().skip_message
+        assert tick(project, history).run_key != first.run_key
+    assert "No gateway" in tick(project, history).skip_message
 
 
 def test_the_brief_lies_in_three_languages_with_its_queries(built: Command, project, history):
@@ -125,11 +174,13 @@ def test_the_brief_lies_in_three_languages_with_its_queries(built: Command, proj
     assert artifact is not None
     names = {path.name for path in artifact.path.iterdir()}
     pages = {f"brief.{locale}.{kind}" for locale in ("en-US", "en-GB", "fr-FR") for kind in ("html", "pdf")}
-    assert names == pages | {"queries.json", "phases.json"}
+    assert names == pages | {"queries.json", "phases.json", "phases.txt"}
     assert reliability_brief.key == dg.AssetKey("reliability_brief")
     shown = built("phases")
     assert shown.returncode == 0
-    assert "phase 1" in shown.stdout
+    assert "Phase 1, 30 days" in shown.stdout
+    assert "NOW the release is not the champion (last change: rollback by test: " in shown.stdout
+    assert "NOW expansion is open" in shown.stdout
     copied = built("brief", str(built.home / "pages"))
     assert copied.returncode == 0
     assert {path.name for path in (built.home / "pages").iterdir()} == names

@@ -46,7 +46,7 @@ def served(rollout: CanaryRollout, fault: Fault, champions_fault: Fault | None =
         return FaultyBackend(expert_policy(WORKFLOW), own, WORKFLOW)
 
     said: list[str] = []
-    return asyncio.run(with_customers(rollout, load, 3, 100, lambda done, of, what: said.append(what)))
+    return asyncio.run(with_customers(rollout, load, 3, 100, said.append))
 
 
 def test_a_good_canary_is_promoted_and_answers_everybody(begun: CanaryRollout) -> None:

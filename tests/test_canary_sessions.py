@@ -128,6 +128,23 @@ def test_a_fallback_or_failure_counts_against_the_arm_that_was_assigned() -> Non
     assert metric(look(champions), "success").estimate > metric(look(runs), "success").estimate
 
 
+def test_where_outcomes_come_late_failures_do_not_come_before_them() -> None:
+    """Of the same success rate, with a tenth labelled: an arm that fails now and then looks no worse than it is."""
+    rng = seeded()
+    runs = []
+    for run in traffic(rng, 6000, 50, CHAMPION):
+        failed = run.canary and rng.random() < 0.05
+        success = None if rng.random() < 0.9 else False if failed else run.success
+        runs.append(replace(run, failed=failed, success=success))
+    labelled = gather([run for run in runs if run.success is not None])
+    late, at_once = gather(runs, outcomes_at_once=False), gather(runs)
+    for arm in (True, False):
+        expected = labelled.values["success"][labelled.canary == arm].mean()
+        assert np.nanmean(late.values["success"][late.canary == arm]) == pytest.approx(expected)
+    true = labelled.values["success"][labelled.canary].mean()
+    assert np.nanmean(at_once.values["success"][at_once.canary]) < true - 0.05
+
+
 def test_unknown_outcomes_wait_and_late_ones_change_the_next_look() -> None:
     rng = seeded()
     runs = traffic(rng, 1000, 20, BETTER)

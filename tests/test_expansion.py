@@ -81,16 +81,20 @@ def test_after_a_clearing_only_what_was_not_known_counts(
             expansion.clear(who="ada", reason="mended")
         assert expansion.clearings() == []
         return
-    stopped = expansion.state()
-    assert expansion.clear(who="ada", reason="mended") == OPEN
-    (clearing,) = expansion.clearings()
-    assert (clearing.who, clearing.reason, clearing.week, clearing.gates) == (
-        "ada", "mended", stopped.week, stopped.gates,
-    )  # fmt: skip
-    known = {(gate, when.astimezone(UTC)) for gate, when in before}
+    weeks = []
+    while (stopped := expansion.state()).stopped:
+        expansion.clear(who="ada", reason="mended")
+        clearing = expansion.clearings()[-1]
+        assert (clearing.who, clearing.reason, clearing.week, clearing.gates) == (
+            "ada", "mended", stopped.week, stopped.gates,
+        )  # fmt: skip
+        weeks.append(stopped.week)
+    assert weeks == sorted(set(weeks), reverse=True), "each week by itself, the latest first"
+    settled = {(gate, when.astimezone(UTC)) for gate, when in before if iso_week(when) in weeks}
     for gate, when in late:
         expansion.record_break(gate=gate, at=when, release=RELEASE, said="told late")
-    assert expansion.state() == by_hand([one for one in late if (one[0], one[1].astimezone(UTC)) not in known])
+    left = [(gate, when) for gate, when in (*before, *late) if (gate, when.astimezone(UTC)) not in settled]
+    assert expansion.state() == by_hand(left)
 
 
 def test_one_gate_may_break_as_often_as_it_likes(expansion: Expansion) -> None:
@@ -126,10 +130,24 @@ def test_a_late_label_counts_in_the_week_in_which_it_happened(expansion: Expansi
     assert tell(expansion, "latency", "2026-11-18T12:00:00Z") == OPEN
     assert tell(expansion, "cost", "2026-11-12T09:00:00Z") == ExpansionState("2026-W46", ("cost", "latency"))
     assert tell(expansion, "safety", "2026-11-19T09:00:00Z") == ExpansionState("2026-W47", ("latency", "safety"))
-    expansion.clear(who="ada", reason="both understood")
+    cleared = expansion.clear(who="ada", reason="this one understood")
+    assert cleared == ExpansionState("2026-W46", ("cost", "latency")), "each week by itself"
+    assert expansion.clear(who="ada", reason="the other one too") == OPEN
+    assert [(clearing.week, clearing.reason) for clearing in expansion.clearings()] == [
+        ("2026-W47", "this one understood"),
+        ("2026-W46", "the other one too"),
+    ]
     assert tell(expansion, "safety", "2026-11-13T09:00:00Z") == OPEN, "one more gate in a week that was settled"
     assert tell(expansion, "cost", "2026-11-12T09:00:00Z") == OPEN, "told again"
     assert tell(expansion, "cost", "2026-11-12T10:00:00Z").week == "2026-W46", "two that nobody knew of"
+
+
+def test_clearing_a_week_does_not_settle_what_broke_in_the_next_one(expansion: Expansion) -> None:
+    tell(expansion, "safety", "2026-11-18T12:00:00Z")
+    tell(expansion, "cost", "2026-11-19T12:00:00Z")
+    tell(expansion, "latency", "2026-11-23T12:00:00Z")
+    assert expansion.clear(who="ada", reason="last week is mended") == OPEN
+    assert tell(expansion, "cost", "2026-11-25T12:00:00Z") == ExpansionState("2026-W48", ("cost", "latency"))
 
 
 def test_what_was_said_first_is_kept_and_every_break_is_there(expansion: Expansion) -> None:

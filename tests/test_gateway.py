@@ -69,14 +69,6 @@ def test_unknown_models_are_refused_as_openai_does(served: Running) -> None:
         client(served).models.retrieve("gpt-4")
 
 
-def test_without_a_task_the_words_are_the_prompt(served: Running) -> None:
-    """The order desk cannot open a case from words alone, so the run fails, is told, and is written down."""
-    with pytest.raises(openai.InternalServerError, match="a person has to take over"):
-        client(served).chat.completions.create(model="order_desk", messages=[{"role": "user", "content": "hi"}])
-    assert served.records()[-1].success is False
-    assert served.records()[-1].served_channel is None
-
-
 # --- routing ----------------------------------------------------------------------------------------------------------
 
 

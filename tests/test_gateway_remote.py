@@ -248,6 +248,22 @@ def test_what_a_server_does_not_accept_is_the_clients_mistake(remote: Setup) -> 
     assert not remote.records()
 
 
+def test_a_canary_server_that_accepts_nothing_is_a_canary_that_fails(remote: Setup) -> None:
+    session = remote.start_canary()
+    remote.canary.answer = lambda handler, body: handler.send(b'{"error": {}}', status=400)
+    assert remote.ask(user=session).choices[0].message.content == "from the champion"
+    (record,) = remote.records()
+    assert (record.assigned_channel, record.served_channel, record.fallback) == ("canary", "general", True)
+    breaker = remote.served.gateway.breaker
+    assert breaker is not None
+    assert breaker.watched["failures"].events == 1
+    remote.champion.answer = remote.canary.answer
+    with pytest.raises(openai.BadRequestError, match="does not accept this request"):
+        remote.ask(user=session)
+    assert breaker.watched["failures"].answers == 1, "where both refuse, it is the request"
+    assert len(remote.records()) == 1
+
+
 def test_a_slow_champion_is_not_waited_for(remote: Setup) -> None:
     remote.champion.answer = hangs
     with pytest.raises(openai.InternalServerError) as caught:

@@ -108,6 +108,7 @@ def test_a_stop_of_expansion_is_cleared_with_a_reason_that_is_kept(here: Here, b
         (["promote"], 2, "--why"),
         (["rollback"], 2, "--why"),
         (["rollback", "--why", "x"], 1, "there is no previous release"),
+        (["fail-back", "--why", "x"], 1, "there is no canary to fail back"),
         (["show", "xyz"], 1, "no release is called 'xyz'"),
         (["diff", "champion", "xyz"], 1, "no release is called 'xyz'"),
         (["verify", "previous"], 1, "there is no previous yet"),
@@ -143,6 +144,10 @@ def test_a_release_that_a_run_made_goes_to_the_champion_and_back(built: Command,
 
     registry.start_canary(release, 5, **WHO, seen=registry.pointers())
     assert "is not taken yet" in here_built("release", "promote", "--why", "impatient").stderr
+    ended = here_built("release", "fail-back", "--why", "the shop is closed", "--who", "ada")
+    assert ended.stdout == f"champion {baseline[:12]}, previous none\n"
+    assert (registry.pointers().canary, registry.pointers().who) == (None, "ada")
+    registry.start_canary(release, 5, **WHO, seen=registry.pointers())
     registry.record_decision(release, {"answer": "GO", "reason": "every metric is good"})
     stop_expansion(registry, baseline)
     stopped = here_built("release", "promote", "--why", "it went well")

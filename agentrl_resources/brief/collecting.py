@@ -202,8 +202,10 @@ def _judged(teller: Teller, query: str, label: str, answer: str, measured_as: st
     rows = []
     for row in teller.figures.rows(query):
         at = row.columns
+        # of rollbacks the shortest and the longest are told, which is no interval of an estimate
+        pair = "cell.range" if row.words.get("kind", "").startswith("rollback") else "cell.interval"
         measured = teller.say(
-            "cell.interval", value=at["estimate_value"], low=at["low_value"], high=at["high_value"]
+            pair, value=at["estimate_value"], low=at["low_value"], high=at["high_value"]
         ) or teller.say_or("cell.missing", "cell.value", value=at["estimate_value"])
         rows.append(
             (
@@ -231,11 +233,13 @@ def _canary(teller: Teller) -> Block:
         answer="decision.canary_answer",
         n="decision.canary_count",
         champion="decision.champion_count",
-        share="release.limit_canary_share",
+        share="decision.canary_share",
         date="decision.decided_date",
     )
     if decided is None:
-        return Block("canary", (teller.paragraph(teller.say("canary.missing", share="release.limit_canary_share")),))
+        ended = teller.say("canary.ended", answer="decision.canary_answer", date="decision.decided_date")
+        missing = teller.say("canary.missing", share="release.limit_canary_share")
+        return Block("canary", (teller.paragraph(ended or missing),))
     expired = Say("canary.expired") if teller.figures.value("decision.expired_flag") else None
     table = _judged(teller, "decision_metrics", "metric", "metric_answer", "head.sequence")
     return Block("canary", (teller.paragraph(decided, expired), table))
@@ -318,7 +322,12 @@ def _limits(teller: Teller) -> Block:
 
 def _rollback(teller: Teller) -> Block:
     bound = teller.say(
-        "rollback.bound", bound="drill.bound_share", limit="drill.limit_seconds", n="drill.failures_count"
+        "rollback.bound",
+        bound="drill.bound_share",
+        limit="drill.limit_seconds",
+        n="drill.failures_count",
+        share="drill.canary_share",
+        rate="drill.traffic_count",
     )
     if bound is None:
         timed = [row.columns for row in teller.figures.rows("verdicts") if row.words["kind"].startswith("rollback")]

@@ -71,6 +71,7 @@ TABLES: dict[str, dict[str, str]] = {
     "brief_drills": _columns(
         n=_COUNT,
         p50_seconds__p95_seconds__max_seconds__limit_seconds__chance_over_limit_upper=_NUMBER,
+        canary_percent__traffic_per_second=_NUMBER,
         success_before__success_after__success_after_low__success_after_high=_NUMBER,
         simulated=_FLAG,
     ),

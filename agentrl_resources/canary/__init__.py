@@ -6,7 +6,7 @@ from agentrl_resources.canary.drill import Injection, Watch, drill
 from agentrl_resources.canary.faults import FAULTS, Fault, FaultyBackend, ScriptedBackend
 from agentrl_resources.canary.metrics import METRICS
 from agentrl_resources.canary.rehearsal import rehearsal_release
-from agentrl_resources.canary.rollout import SETTLING_RUNS, CanaryRollout, Look, rules_of, with_customers
+from agentrl_resources.canary.rollout import SETTLING_RUNS, CanaryRollout, Look, due, rules_of, with_customers
 
 __all__ = [
     "FAULTS",
@@ -27,6 +27,7 @@ __all__ = [
     "Watch",
     "decide",
     "drill",
+    "due",
     "rehearsal_release",
     "rules_of",
     "with_customers",

@@ -97,7 +97,7 @@ class Decision:
 
 def decide(runs: Iterable[CanaryRun], rules: CanaryRules, *, now: datetime, started_at: datetime) -> Decision:
     """What the runs of canary and champion say. Runs from before `started_at`, when the canary began, do not count."""
-    sessions = gather(run for run in runs if run.started_at >= started_at)
+    sessions = gather((run for run in runs if run.started_at >= started_at), rules.outcomes_at_once)
     n_canary, n_champion = sessions.counts
     metrics = tuple(_evidence(metric, sessions, rules) for metric in METRICS)
     ratio = _sample_ratio(sessions, rules)

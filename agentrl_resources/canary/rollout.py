@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from agentrl_resources.canary.customers import Customers
 from agentrl_resources.canary.decision import CanaryRules, CanaryRun, Decision, decide
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.evaluation import parse_gate
-from agentrl_resources.gateway import Address, KeyRing, Loader, serving
+from agentrl_resources.gateway import GATEWAY, Address, KeyRing, Loader, serving
 from agentrl_resources.release import Pointers, Registry
 from agentrl_resources.settings import Settings
 from agentrl_resources.telemetry import Warehouse
@@ -64,7 +63,7 @@ class CanaryRollout:
         self.release = release
         self.registry = registry or Registry(home / "registry")
         self.warehouse = Warehouse(home / "warehouse.duckdb")
-        self.rules = rules_of(settings)
+        self.rules = replace(rules_of(settings), outcomes_at_once=workflow.judges_traffic)
 
     def begin(self) -> None:
         """Gives the release its first share of the sessions. AgentRLError when it has not earned that."""
@@ -72,6 +71,20 @@ class CanaryRollout:
         self.registry.start_canary(
             self.release, percent, who=WHO, why="every gate said GO", seen=self.registry.pointers()
         )
+
+    def next_step(self, again: bool) -> Look:
+        """Begins, unless the release is on trial or its end is still to be judged; then looks.
+
+        What was decided before is told as it was, unless it is to be tried `again`.
+        """
+        pointers, decisions = self.registry.pointers(), self.registry.decisions(self.release)
+        if pointers.champion == self.release:
+            return Look(decisions[-1], "promoted", 100.0)
+        if pointers.canary is None and not _is_unjudged(self.registry, self.release):
+            if decisions and not again:
+                return Look(decisions[-1], "failed back", 0.0)
+            self.begin()
+        return self.look()
 
     def look(self) -> Look:
         """Reads what is new in the spool, decides, and acts on it.
@@ -84,7 +97,7 @@ class CanaryRollout:
         if seen.canary != self.release or start is None:
             return self._ended()
         decision = self._decide(start)
-        self.registry.record_decision(self.release, decision.to_dict())
+        self.registry.record_decision(self.release, decision.to_dict(), seen)
         if decision.answer == "GO":
             self.registry.promote(self.release, who=WHO, why=decision.reason, seen=seen)
             return Look(decision.to_dict(), "promoted", 100.0)
@@ -115,20 +128,46 @@ class CanaryRollout:
         return next_share if enough and decision.sample_ratio.answer == "GO" else None
 
     def _ended(self) -> Look:
-        """The gateway, or a person, was faster."""
-        states = list(self.registry.history())
-        ends = [end for end, before in pairwise(states) if before.canary == self.release != end.canary]
-        if not ends or ends[0].champion == self.release:
+        """The gateway, or a person, was faster. What the gateway ended has broken a gate; a person may have reasons."""
+        ended, end = self.registry.canary_end() or (None, None)
+        if end is None or ended != self.release or end.champion == self.release:
             raise AgentRLError(f"Release {self.release[:12]} is not the canary; start it first")
-        end = ends[0]
         reason = f"{end.who} ended the canary: {end.why}"
         decision = {"answer": "NO-GO", "reason": reason, "metrics": [], "decided_at": end.at, "expired": False}
-        self.registry.record_decision(self.release, decision)
-        self._broke("canary_breaker", datetime.fromisoformat(end.at), end.why)
+        self.registry.record_decision(self.release, decision, self.registry.pointers())
+        if end.who == GATEWAY:
+            self._broke("canary_breaker", datetime.fromisoformat(end.at), end.why)
         return Look(decision, "failed back", 0.0)
 
     def _broke(self, gate: str, at: datetime, said: str) -> None:
         self.registry.expansion.record_break(gate=gate, at=at, release=self.release, said=said)
+
+
+def due(registry: Registry) -> str | None:
+    """The release that a look is due for, or None when there is nothing to decide.
+
+    It is the canary; then one that the gateway or a person ended and that was not judged since; then the candidate, if
+    it was not judged yet, was bundled to go back to the present champion, and expansion is not stopped.
+    """
+    pointers = registry.pointers()
+    if pointers.canary is not None:
+        return pointers.canary
+    end = registry.canary_end()
+    if end is not None and _is_unjudged(registry, end[0]):
+        return end[0]
+    candidate = pointers.candidate
+    if candidate is None or registry.decisions(candidate) or registry.expansion.state().stopped:
+        return None
+    return candidate if registry.manifest(candidate)["rollback_target"] == pointers.champion else None
+
+
+def _is_unjudged(registry: Registry, release: str) -> bool:
+    """Whether the release was the last canary, and was ended by somebody else than this rollout since it was judged."""
+    ended, end = registry.canary_end() or (None, None)
+    if end is None or ended != release or end.who == WHO or end.champion == release:
+        return False
+    decisions = registry.decisions(release)
+    return not decisions or decisions[-1]["revision"] < end.revision
 
 
 def rules_of(settings: Settings) -> CanaryRules:
@@ -145,7 +184,7 @@ async def with_customers(
     load: Loader | None,
     seed: int,
     settling_runs: int,
-    progress: Callable[[int, int, str], None],
+    progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """Serves the state folder and lets simulated customers ask over HTTP until the canary is promoted or failed back.
 
@@ -173,9 +212,8 @@ async def with_customers(
                         traffic.result()
                     looks.append(await asyncio.to_thread(rollout.look))
                     sessions = looks[-1].decision.get("n_canary", 0)
-                    said = f"{looks[-1].action} at {looks[-1].percent:g} %, {customers.statuses.total()} runs"
-                    most = settings.canary.simulated_sessions
-                    progress(min(sessions, most), most, said)
+                    said = f"{looks[-1].action} at {looks[-1].percent:g} %, {sessions} canary sessions"
+                    progress(f"{said}, {customers.statuses.total()} runs")
                 decided = time.time()
                 answered = customers.statuses.total()
                 while looks[-1].action == "promoted" and customers.statuses.total() < answered + settling_runs:

@@ -117,8 +117,13 @@ class Sessions:
         return of_canary, len(self.canary) - of_canary
 
 
-def gather(runs: Iterable[CanaryRun]) -> Sessions:
-    """The sessions of the runs, which may come in any order."""
+def gather(runs: Iterable[CanaryRun], outcomes_at_once: bool = True) -> Sessions:
+    """The sessions of the runs, which may come in any order.
+
+    `outcomes_at_once`: whether the outcome of every run is known as it ends. If not, a failed run counts in success
+    only once it is labelled as the others are: failures that are known at once beside successes that are known later
+    would make the arm with more of them look worse than it is.
+    """
     import numpy as np
 
     ordered = sorted(runs, key=lambda run: (run.started_at, run.session))
@@ -143,7 +148,7 @@ def gather(runs: Iterable[CanaryRun]) -> Sessions:
         total = np.bincount(np.array(owners, dtype=int)[there], known[there], minlength=len(arms))
         return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
-    successes = [False if run.failed else run.success for run in kept]
+    successes = [False if run.failed and (outcomes_at_once or run.success is not None) else run.success for run in kept]
     return Sessions(
         canary=np.array(arms, dtype=bool),
         percent=np.array(percents, dtype=float),

@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -34,7 +34,7 @@ from agentrl_resources.gateway.protocol import (
 )
 from agentrl_resources.gateway.runs import EpisodeJob, Job, TurnJob
 from agentrl_resources.gateway.service import Answer, Gateway, new_run_id
-from agentrl_resources.telemetry import utc_iso
+from agentrl_resources.telemetry import LABELS, utc_iso
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 _JSON_TYPES = ("application/json", "")
@@ -167,13 +167,13 @@ class Routes:
         """What became of a run; it may be long over, or not ingested yet."""
         self._key(request)
         said, _ = await self._read(request, Feedback)
-        if said.human_override is None and said.success is None:
-            raise RequestError(400, "say at least one of human_override and success")
+        labels = {name: getattr(said, name) for name in LABELS}
+        if not any(value is not None for value in labels.values()):
+            raise RequestError(400, f"say at least one of {', '.join(LABELS)}")
         try:
             labelled_at = utc_iso(said.labelled_at or datetime.now(UTC).isoformat())
         except AgentRLError as error:
             raise RequestError(400, "labelled_at: this is no ISO 8601 time") from error
-        labels = {"human_override": said.human_override, "success": said.success}
         self._gateway.feedback(said.run_id, labelled_at, labels)
         return JSONResponse({"run_id": said.run_id, "labelled_at": labelled_at}, status_code=202)
 
@@ -249,7 +249,7 @@ class Routes:
 class FailBack(BaseModel, extra="forbid"):
     """Why the canary is ended."""
 
-    why: str
+    why: Annotated[str, Field(pattern=r"\S", max_length=2000)]
 
 
 class PatientSender:

@@ -132,6 +132,7 @@ class Feedback(_Closed):
     run_id: Annotated[str, Field(pattern=r"^chatcmpl-[0-9a-f]{32}$")]
     human_override: bool | None = None
     success: bool | None = None
+    safety_violation: bool | None = None
     labelled_at: Annotated[str, Field(max_length=64)] | None = None
     """ISO 8601; now when it is left out. The latest label counts."""
 

@@ -11,7 +11,11 @@ from agentrl_resources.workflow import Episode, EpisodeFactory, Message, Outcome
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an arm gave no answer. `kind`: error, timeout or cut. `side_effects`: it may have changed something."""
+    """Why an arm gave no answer.
+
+    `kind`: error, timeout, cut, or request where the arm says that the request is at fault. `side_effects`: it may have
+    changed something.
+    """
 
     kind: str
     said: str
@@ -86,7 +90,7 @@ class UnderWay:
 async def attempted(
     job: Job, backend: Backend, seconds: float, on_text: OnText | None, under_way: UnderWay, unsent: Callable[[], bool]
 ) -> Attempt:
-    """An arm's attempt within its time. What fails is in `failure`, except the client's own mistakes, which raise.
+    """An arm's attempt within its time. What fails is in `failure`.
 
     `unsent` says whether no text has gone out yet, so that another arm could still answer in its place.
     """
@@ -103,8 +107,6 @@ async def attempted(
         said = "the canary ended before it had answered" if cut else f"no answer within {seconds:g} s"
         attempt.failure = Failure("cut" if cut else "timeout", said, job.side_effects())
     except BackendError as failure:
-        if failure.kind == "request":
-            raise
         attempt.failure = Failure(failure.kind, str(failure), job.side_effects())
     except Exception as failure:  # it may break in any way; what it said may hold a customer's data
         attempt.failure = Failure("error", type(failure).__name__, job.side_effects())
@@ -121,9 +123,16 @@ class EpisodeJob:
         self._factory = factory
         self._task = task
         self._episode: Episode | None = None
+        self._acting = False
+        """A tool with side effects has been asked for in a thread, which nothing can stop, and has not come back."""
 
     async def work(self, backend: Backend, attempt: Attempt, on_text: OnText | None) -> None:
-        episode = self._episode = await asyncio.to_thread(self._factory.start, self._task)
+        try:
+            episode = self._episode = await asyncio.to_thread(self._factory.start, self._task)
+        except Exception as error:  # no arm is at fault, whichever it happens to
+            raise BackendError(
+                f"task: the workflow cannot begin with it ({type(error).__name__})", "request"
+            ) from error
         conversation = backend.converse(self._task, self.sampling)
         new = list(episode.transcript.messages)
         try:
@@ -138,8 +147,10 @@ class EpisodeJob:
                     observation = None if episode.done else episode.malformed(turn.text)
                 else:
                     step: Callable[[Message], Message | None] = episode.step
+                    self._acting = self._would_act(turn.message)
                     # tools may wait for other systems, so they run in a thread
                     observation = await asyncio.to_thread(step, turn.message)
+                    self._acting = False
                 new = [observation] if observation is not None else []
         finally:
             conversation.close()
@@ -149,8 +160,12 @@ class EpisodeJob:
         attempt.turn = Turn(said, "", attempt.tokens_in, attempt.tokens_out, ended=answer is not None)
         attempt.outcome = episode.outcome if self._factory.workflow.judges_traffic else None
 
+    def _would_act(self, message: Message) -> bool:
+        names = {call["function"]["name"] for call in message.get("tool_calls") or ()}
+        return bool(names & self._factory.workflow.tool_policy.acting_tools)
+
     def side_effects(self) -> bool:
-        return self._episode is not None and self._episode.side_effects_begun
+        return self._acting or (self._episode is not None and self._episode.side_effects_begun)
 
 
 def _describe(attempt: Attempt, episode: Episode) -> None:

@@ -29,6 +29,8 @@ from agentrl_resources.settings import GatewaySettings
 from agentrl_resources.telemetry import RunRecord, Spool, version_name
 from agentrl_resources.workflow import Workflow
 
+GATEWAY = "gateway"
+"""Who sets a pointer back, in the registry's history, when nobody told the gateway to."""
 LOOK_SECONDS = 0.1
 """How often the gateway looks whether the pointers have changed."""
 
@@ -131,8 +133,8 @@ class Gateway:
         while not await self._stopped_within(LOOK_SECONDS):
             try:
                 await self._follow_once()
-            except AgentRLError as error:  # a registry that cannot be read: go on with what is loaded, and look again
-                self.trouble = str(error)
+            except Exception as error:  # a registry that cannot be read: go on with what is loaded, and look again
+                self.trouble = str(error) or type(error).__name__
 
     async def _stopped_within(self, seconds: float) -> bool:
         """Waits, and returns early with True when the gateway is stopped."""
@@ -153,7 +155,8 @@ class Gateway:
         self.trouble = None
         old_champion, old_canary = self.champion, self.canary
         if old_canary is not None and old_canary.release != pointers.canary:
-            self._end_canary(old_canary, by=pointers.who, cause=pointers.action, said=pointers.why)
+            promoted = pointers.champion == old_canary.release  # what it has begun it then brings to its end
+            self._end_canary(old_canary, by=pointers.who, cause=pointers.action, said=pointers.why, cut=not promoted)
         if pointers.champion and (old_champion is None or old_champion.release != pointers.champion):
             self.champion = await self._channel("general", pointers.champion) or old_champion
         new_canary = self.canary is None or self.canary.release != pointers.canary
@@ -164,7 +167,7 @@ class Gateway:
                 )
                 self.canary = channel
             else:
-                await self._set_back(pointers.canary, f"the canary cannot be loaded: {self.trouble}")
+                await self._set_back(pointers.canary, GATEWAY, f"the canary cannot be loaded: {self.trouble}")
         if self.canary is not None:
             self.canary.percent = pointers.canary_percent
         if pointers.previous:  # kept warm, so that a rollback need not load anything
@@ -206,8 +209,10 @@ class Gateway:
 
     # --- the end of a canary ------------------------------------------------------------------------------------------
 
-    def _end_canary(self, canary: Channel, *, by: str, cause: str, said: str, trip: Trip | None = None) -> None:
-        """No further session goes to the canary from here on, and what it has begun the champion does, where it can.
+    def _end_canary(
+        self, canary: Channel, *, by: str, cause: str, said: str, trip: Trip | None = None, cut: bool = True
+    ) -> None:
+        """No further session goes to the canary from here on. With `cut`, the champion does what it has begun.
 
         Once its last answer is out, its end is written down.
         """
@@ -217,14 +222,15 @@ class Gateway:
             self._ending.add(canary.release)
         self._background(self._write_end(canary, time.time(), by=by, cause=cause, said=said, trip=trip))
         self.metrics.channels(self.champion, None)
-        canary.under_way.cut()
+        if cut:
+            canary.under_way.cut()
 
     async def _write_end(
         self, canary: Channel, swapped_at: float, *, by: str, cause: str, said: str, trip: Trip | None
     ) -> None:
         pointer_at = swapped_at
         if trip is not None:
-            await self._set_back(canary.release, said)
+            await self._set_back(canary.release, GATEWAY if by == "breaker" else by, said)
             self._ending.discard(canary.release)
             pointer_at = time.time()
         await canary.under_way.none_left.wait()
@@ -248,17 +254,17 @@ class Gateway:
             },
         )  # fmt: skip
 
-    async def _set_back(self, release: str, why: str) -> None:
+    async def _set_back(self, release: str, who: str, why: str) -> None:
         """Sets the canary's pointer back, unless somebody has. Tried until it works or the gateway stops."""
         while True:
             try:
                 seen = await asyncio.to_thread(self.registry.pointers)
                 if seen.canary != release:
                     return
-                await asyncio.to_thread(self.registry.fail_back, who="gateway", why=why, seen=seen)
+                await asyncio.to_thread(self.registry.fail_back, who=who, why=why, seen=seen)
                 return
-            except AgentRLError as error:
-                self.trouble = str(error)
+            except Exception as error:
+                self.trouble = str(error) or type(error).__name__
                 if await self._stopped_within(LOOK_SECONDS):
                     return
 
@@ -301,16 +307,18 @@ class Gateway:
         percent = self.canary.percent if self.canary else 0.0
         sent = False
 
-        def pass_on(text: str) -> None:
-            nonlocal sent
-            sent = True
-            if on_text is not None:
-                on_text(text)
-
-        told = pass_on if on_text is not None else None
-
         async def attempt(channel: Channel, seconds: float) -> Attempt:
+            over = False
+
+            def pass_on(text: str) -> None:
+                nonlocal sent
+                if on_text is not None and not over:  # what an arm says after its end is not for the client
+                    sent = True
+                    on_text(text)
+
+            told = None if on_text is None else pass_on
             done = await attempted(job, channel.backend, seconds, told, channel.under_way, lambda: not sent)
+            over = True
             channel.last_answer_at = time.time()
             return done
 
@@ -318,10 +326,17 @@ class Gateway:
         served, first = assigned, await attempt(assigned, self._seconds(on_trial))
         attempts = [first]
         if on_trial:
-            self._watch(assigned, first)
             if first.failure and not first.failure.side_effects and not sent and self.champion:
+                if not _refused(first):
+                    self._watch(assigned, first)
                 served = self.champion
                 attempts.append(await attempt(served, self._seconds(False)))
+                if _refused(first) and not _refused(attempts[-1]):
+                    self._watch(assigned, first)  # the request was in order: it is the canary that cannot take it
+            else:
+                self._watch(assigned, first)
+        if (failure := attempts[-1].failure) and _refused(attempts[-1]):
+            raise RequestError(400, failure.said)
         duration = 1000 * (time.perf_counter() - started)
         record = self._record(
             job, run_id, session, assigned, served, percent, attempts, simulated, started_at, duration
@@ -426,7 +441,7 @@ class Gateway:
         return canary.release if canary else None
 
     def feedback(self, run_id: str, labelled_at: str, said: Mapping[str, bool | None]) -> None:
-        """Writes down what became of a run; `said` holds human_override and success, None where nothing is said."""
+        """Writes down what became of a run; `said` holds `telemetry.LABELS`, None where nothing is said."""
         known = {name: value for name, value in said.items() if value is not None}
         self.spool.append("label", {"run_id": run_id, "labelled_at": labelled_at, **known})
 
@@ -450,6 +465,11 @@ class Gateway:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _refused(attempt: Attempt) -> bool:
+    """Whether an arm says that it is the request that is at fault."""
+    return attempt.failure is not None and attempt.failure.kind == "request"
 
 
 def new_run_id() -> str:

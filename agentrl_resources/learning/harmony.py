@@ -20,6 +20,7 @@ _TURN = re.compile(
     re.DOTALL,
 )
 _SPECIAL = re.compile(r"<\|\w+\|>")
+_FORGED = re.compile(r"<\|(?=\w+\|>)")
 _ASSISTANT = "<|start|>assistant"
 _EMPTY_USER: Message = {"role": "user", "content": ""}
 
@@ -92,14 +93,14 @@ class Harmony:
             elif message["role"] == "tool":
                 segments.append((self._observation_text(message), None))
             elif message["role"] == "user":
-                segments.append((_user_text(message["content"]), None))
+                segments.append((_user_text(_as_content(message["content"])), None))
         return segments
 
     def _turn_text(self, message: Message, last: bool) -> str:
         """From after `<|start|>assistant` to `<|call|>`, `<|return|>`, or in history `<|end|>`."""
         if message.get("malformed"):
             return message["content"]
-        text = self._render([_EMPTY_USER, _in_one_order(message)]).removeprefix(self._plain).removeprefix(_ASSISTANT)
+        text = self._render([_EMPTY_USER, _as_content(message)]).removeprefix(self._plain).removeprefix(_ASSISTANT)
         return text if last or message.get("tool_calls") else text.removesuffix("<|return|>") + "<|end|>"
 
     def _observation_text(self, message: Message) -> str:
@@ -108,7 +109,7 @@ class Harmony:
         head = [_EMPTY_USER, {"role": "assistant", "tool_calls": [call]}]
         if name not in self._call_heads:
             self._call_heads[name] = self._render(head)
-        return self._render([*head, _in_one_order(message)]).removeprefix(self._call_heads[name])
+        return self._render([*head, _as_content(message)]).removeprefix(self._call_heads[name])
 
     def _render(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None) -> str:
         return self.tokenizer.apply_chat_template(
@@ -135,11 +136,17 @@ class Harmony:
         return {**message, "tool_calls": [{"type": "function", "function": function}]}
 
 
-def _in_one_order(value: Any) -> Any:
-    """The same value with the keys of every object sorted: stored rows and a live tool must read the same."""
+def _as_content(value: Any) -> Any:
+    """The same value as content and nothing else.
+
+    The keys of every object are sorted, so that stored rows and a live tool read the same. What looks like a control
+    token in a text is broken up (`<| end|>`): a customer who writes one must not end the message or begin a tool's.
+    """
+    if isinstance(value, str):
+        return _FORGED.sub("<| ", value)
     if isinstance(value, dict):
-        return {key: _in_one_order(value[key]) for key in sorted(value)}
-    return [_in_one_order(entry) for entry in value] if isinstance(value, list) else value
+        return {_as_content(key): _as_content(value[key]) for key in sorted(value)}
+    return [_as_content(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _user_text(content: str) -> str:

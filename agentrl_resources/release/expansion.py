@@ -41,7 +41,10 @@ class GateBreak:
 
 @dataclass(frozen=True)
 class ExpansionState:
-    """Open without a week; stopped by the gates that broke in it, the latest such week if there are several."""
+    """Open without a week; stopped by the gates that broke in it, the latest such week if there are several.
+
+    Each week is cleared by itself.
+    """
 
     week: str | None = None
     gates: tuple[str, ...] = ()
@@ -60,7 +63,7 @@ class Clearing:
     at: str  # UTC, ISO 8601
     week: str
     gates: tuple[str, ...]
-    settled: tuple[str, ...]  # the digests of all breaks that were known
+    settled: tuple[str, ...]  # the digests of that week's breaks as they were known
 
 
 class Expansion:
@@ -87,7 +90,10 @@ class Expansion:
         return self._state(self._breaks())
 
     def clear(self, *, who: str, reason: str) -> ExpansionState:
-        """End a stop; every break known by now is settled. AgentRLError without a reason, or when there is no stop."""
+        """End the stop that `state` tells of, and settle the breaks of its week; another week's stay as they are.
+
+        AgentRLError without a reason, or when there is no stop.
+        """
         if not (who.strip() and reason.strip()):
             raise AgentRLError("A stop is cleared by somebody and for a reason: say both")
         with locked(self._folder / "lock"):
@@ -97,7 +103,8 @@ class Expansion:
                 raise AgentRLError(f"{self._folder}: expansion is not stopped, there is nothing to clear")
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             path = self._folder / "clearings" / f"{len(self.clearings()) + 1:08d}.json"
-            write_json(path, asdict(Clearing(who, reason, now, state.week, state.gates, tuple(sorted(breaks)))))
+            settled = tuple(sorted(digest for digest, broken in breaks.items() if broken.week == state.week))
+            write_json(path, asdict(Clearing(who, reason, now, state.week, state.gates, settled)))
         return self.state()
 
     def breaks(self) -> list[GateBreak]:

@@ -146,7 +146,7 @@ def _metric(gate: str, verdict: Mapping[str, Any]) -> dict[str, Any]:
     metric: dict[str, Any] = {"type": gate, "slice": f"{verdict['answer']}, n = {verdict.get('n', 0)}"}
     if verdict.get("estimate") is not None:
         metric["value"] = f"{verdict['estimate']} {verdict.get('unit', '')}".strip()
-    if verdict.get("interval"):
+    if verdict.get("interval") and not gate.startswith("rollback"):  # whose pair is the shortest and the longest
         low, high = verdict["interval"]
         metric["confidenceInterval"] = {"lowerBound": str(low), "upperBound": str(high)}
     return metric

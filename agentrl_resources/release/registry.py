@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,8 +100,8 @@ class Registry(Manifests):
     def start_canary(self, release: str, percent: float, *, who: str, why: str, seen: Pointers) -> Pointers:
         """Put a release on trial with a share of the sessions, in percent.
 
-        AgentRLError unless every gate says GO, every byte of it is as it was bundled, there is a champion to compare
-        it with, no other canary is running, and expansion is not stopped.
+        AgentRLError unless every gate says GO, every byte of it is as it was bundled, the champion is the release that
+        it was bundled to go back to, no other canary is running, and expansion is not stopped.
         """
         refused = f"Release {release[:12]} is not made the canary"
         if seen.champion is None:
@@ -109,6 +110,12 @@ class Registry(Manifests):
             raise AgentRLError(f"{refused}: it is the champion")
         if seen.canary is not None:
             raise AgentRLError(f"{refused}: {seen.canary[:12]} is. Promote that one or fail it back first")
+        target = self.manifest(release).get("rollback_target")
+        if target is not None and target != seen.champion:
+            raise AgentRLError(
+                f"{refused}: it was bundled to go back to {target[:12]}, and the champion is {seen.champion[:12]} now. "
+                "Bundle it again: agentrl run --select release_bundle"
+            )
         _refuse_share(percent)
         self._refuse_unproven(release, first=False)
         with self._deciding("start canary", seen):
@@ -164,14 +171,17 @@ class Registry(Manifests):
         with self._deciding(action, seen):
             return self._write(seen, action, who=who, why=why, **changes)
 
-    def record_decision(self, release: str, decision: Mapping[str, Any]) -> None:
-        """Keep for ever what a canary was judged to be: plain values, with at least `answer` (GO, NO-GO or HOLD)."""
+    def record_decision(self, release: str, decision: Mapping[str, Any], seen: Pointers | None = None) -> None:
+        """Keep for ever what a canary was judged to be: plain values, with at least `answer` (GO, NO-GO or HOLD).
+
+        `seen`: the state that it was judged on; left out, the present one.
+        """
         if decision.get("answer") not in ANSWERS:
             raise AgentRLError(f"A decision answers {', '.join(ANSWERS)}; this one says {decision.get('answer')!r}")
         self.manifest(release)
         with locked(self.root / "lock"):
             path = self.root / "decisions" / release / f"{len(self._decision_paths(release)) + 1:08d}.json"
-            write_json(path, {**decision, "revision": self.pointers().revision})
+            write_json(path, {**decision, "revision": (seen or self.pointers()).revision})
 
     def decisions(self, release: str) -> list[dict[str, Any]]:
         """Every decision on a release, the first one first, with the `revision` of the pointers it was taken on."""
@@ -185,6 +195,13 @@ class Registry(Manifests):
                 break
             start = state
         return start
+
+    def canary_end(self) -> tuple[str, Pointers] | None:
+        """The release that was the canary last and is not any more, and the change that ended it."""
+        for end, before in pairwise(self.history()):
+            if before.canary is not None and before.canary != end.canary:
+                return before.canary, end
+        return None
 
     def _refuse_unproven(self, release: str, *, first: bool) -> None:
         manifest = self.manifest(release)

@@ -39,7 +39,7 @@ def run(request: StageRequest) -> None:
     if rollout.registry.pointers().canary != release:
         rollout.begin()
     seed = hash_seed(settings.seed, "customers", rollout.registry.pointers().revision)
-    good = asyncio.run(with_customers(rollout, None, seed, SETTLING_RUNS, _stepped(request, "candidate")))
+    good = asyncio.run(with_customers(rollout, None, seed, SETTLING_RUNS, _told(request, "candidate")))
     for name, report in (("candidate", good), ("broken on purpose", bad)):
         draw(request.output / f"{name.replace(' ', '_')}.png", name, report)
     request.report({**good, "broken_on_purpose": bad})
@@ -70,13 +70,15 @@ def _bad_one(request: StageRequest) -> dict[str, Any]:
         )
         rollout = CanaryRollout(Path(folder), settings, request.workflow, canary, registry)
         seed = hash_seed(settings.seed, "customers of the broken one", 0)
-        report = asyncio.run(with_customers(rollout, load, seed, 0, _stepped(request, "broken on purpose")))
+        report = asyncio.run(with_customers(rollout, load, seed, 0, _told(request, "broken on purpose")))
     return {**report, "fault": fault.kind, "share": fault.share}
 
 
-def _stepped(request: StageRequest, name: str) -> Callable[[int, int, str], None]:
-    def progress(done: int, of: int, said: str) -> None:
-        request.progress(done, of, f"{name}: {said}")
+def _told(request: StageRequest, name: str) -> Callable[[str], None]:
+    """Progress towards an end that nobody knows."""
+
+    def progress(said: str) -> None:
+        request.progress(0, 0, f"{name}: {said}")
 
     return progress
 

@@ -20,6 +20,9 @@ from agentrl_resources.redaction import redact
 METRICS = ("human_override_rate", "tool_error_rate", "policy_kl_drift", "task_completion_quality")
 """Names that `monitoring:` in workflow.yaml may hold; each is computed weekly in the mart `weekly_metrics`."""
 
+LABELS = ("human_override", "success", "safety_violation")
+"""What people may say of a run afterwards."""
+
 ALLOWED: dict[str, tuple[str, ...]] = {
     "release_channel": ("offline_eval", "canary", "general"),
     "arm": ("baseline", "candidate"),

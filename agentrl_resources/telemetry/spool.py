@@ -1,7 +1,7 @@
 """The spool: a folder of append-only segments in which a server leaves what it did, one JSON object a line.
 
     {"kind": "run", "record": {the fields of a RunRecord}}
-    {"kind": "label", "run_id": ..., "labelled_at": ..., "human_override": true, "success": false}    one or both
+    {"kind": "label", "run_id": ..., "labelled_at": ..., "human_override": true, ...}    one label or more
     {"kind": "event", "event": "failback", "at": ..., anything else}               optionally with an `event_id`
 
 A process writes to a segment of its own, `<UTC of its start>-<pid>-<random>.jsonl`, and holds a lock on it while it may
@@ -27,9 +27,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_json, full_disk_is_told
 from agentrl_resources.strict_json import parse_json
 from agentrl_resources.telemetry.importer import RejectedLine
-from agentrl_resources.telemetry.run_records import RunRecord, redact_value, utc_iso
-
-_LABELS = ("human_override", "success")
+from agentrl_resources.telemetry.run_records import LABELS, RunRecord, redact_value, utc_iso
 
 
 @dataclass(eq=False)
@@ -314,8 +312,8 @@ def _run(record: dict[str, Any]) -> RunRecord:
 
 
 def _labels(line: dict[str, Any], run_id: str, labelled_at: str) -> list[dict[str, Any]]:
-    said = {name: line[name] for name in _LABELS if line.get(name) is not None}
+    said = {name: line[name] for name in LABELS if line.get(name) is not None}
     if not said or not all(isinstance(value, bool) for value in said.values()):
-        raise AgentRLError(f"a label says {' or '.join(_LABELS)}, true or false")
+        raise AgentRLError(f"a label says {' or '.join(LABELS)}, true or false")
     label = {"run_id": run_id, "labelled_at": labelled_at}
     return [{**label, "field": name, "value": value} for name, value in said.items()]

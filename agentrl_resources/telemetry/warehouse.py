@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.files import canonical_json
+from agentrl_resources.files import canonical_json, digest_json
 from agentrl_resources.telemetry.importer import RejectedLine
-from agentrl_resources.telemetry.run_records import COLUMNS, RunRecord, utc_iso
+from agentrl_resources.telemetry.run_records import COLUMNS, LABELS, RunRecord, utc_iso
 from agentrl_resources.telemetry.spool import SpoolLines, read_new, segment_sizes
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _REQUIRED = {"run_id", "workflow", "task_id", "started_at", "release_channel", "tool_calls_count", "tool_error_count"}
 _QUARANTINE = {"source": "VARCHAR", "line": "BIGINT", "digest": "VARCHAR", "reason": "VARCHAR", "content": "VARCHAR"}
 
-_LABELS = {"run_id": "VARCHAR", "field": "VARCHAR", "value": "BOOLEAN", "labelled_at": "TIMESTAMP"}
+_RUN_LABELS = {"run_id": "VARCHAR", "field": "VARCHAR", "value": "BOOLEAN", "labelled_at": "TIMESTAMP"}
 _EVENTS = {"event_id": "VARCHAR", "kind": "VARCHAR", "at": "TIMESTAMP", "document": "JSON"}
 _OFFSETS = {"segment": "VARCHAR", "bytes": "BIGINT"}
 
@@ -48,7 +48,6 @@ def _definitions(columns: Mapping[str, str], required: Iterable[str] = ()) -> st
     return ", ".join(f'"{name}" {kind}{" NOT NULL" * (name in required)}' for name, kind in columns.items())
 
 
-_LATEST_LABEL = "coalesce(labels.{0}, reported_runs.{0})"
 # What was charged at first is by what was reported; what the latest label says otherwise is charged, or given back.
 _LATE_CHARGE = """
     + coalesce(reported_runs.{price}, 0)
@@ -57,13 +56,13 @@ _CHARGED = (
     {"name": "human_override", "charged": "TRUE", "price": "hand_over_price"},
     {"name": "success", "charged": "FALSE", "price": "failure_price"},
 )
-_SHOWN = {charge["name"]: _LATEST_LABEL.format(charge["name"]) for charge in _CHARGED} | {
+_SHOWN = {name: f"coalesce(labels.{name}, reported_runs.{name})" for name in LABELS} | {
     "cost": f"reported_runs.cost{''.join(_LATE_CHARGE.format(**charge) for charge in _CHARGED)}"
 }
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS reported_runs ({_definitions(COLUMNS, _REQUIRED)}, PRIMARY KEY (run_id));
-CREATE TABLE IF NOT EXISTS run_labels ({_definitions(_LABELS)}, PRIMARY KEY (run_id, field, value, labelled_at));
+CREATE TABLE IF NOT EXISTS run_labels ({_definitions(_RUN_LABELS)}, PRIMARY KEY (run_id, field, value, labelled_at));
 CREATE TABLE IF NOT EXISTS import_quarantine ({_definitions(_QUARANTINE)}, PRIMARY KEY (source, line, digest));
 CREATE TABLE IF NOT EXISTS gateway_events ({_definitions(_EVENTS)}, PRIMARY KEY (event_id));
 CREATE TABLE IF NOT EXISTS spool_offsets ({_definitions(_OFFSETS)}, PRIMARY KEY (segment));
@@ -75,8 +74,7 @@ FROM reported_runs
 LEFT JOIN (
     SELECT
         run_id,
-        arg_max(value, (labelled_at, value)) FILTER (field = 'human_override') AS human_override,
-        arg_max(value, (labelled_at, value)) FILTER (field = 'success') AS success
+        {", ".join(f"arg_max(value, (labelled_at, value)) FILTER (field = '{name}') AS {name}" for name in LABELS)}
     FROM run_labels
     GROUP BY run_id
 ) AS labels USING (run_id);
@@ -200,14 +198,20 @@ class Warehouse:
             return dict(connection.execute("SELECT segment, bytes FROM spool_offsets").fetchall())
 
     def label(
-        self, run_id: str, *, labelled_at: str, human_override: bool | None = None, success: bool | None = None
+        self,
+        run_id: str,
+        *,
+        labelled_at: str,
+        human_override: bool | None = None,
+        success: bool | None = None,
+        safety_violation: bool | None = None,
     ) -> None:
         """Say afterwards what became of a run, which may be known already or not yet.
 
         Of several labels the one with the latest `labelled_at` counts; any label counts more than what the run
         reported.
         """
-        said = {"human_override": human_override, "success": success}
+        said = {"human_override": human_override, "success": success, "safety_violation": safety_violation}
         with self._transaction() as connection:
             for name, value in said.items():
                 if value is not None:
@@ -274,11 +278,14 @@ class Warehouse:
 def _bring_up_to_date(connection: duckdb.DuckDBPyConnection) -> None:
     """Make what is not there: all of it in a new file, columns and the view in one of an earlier version."""
     connection.execute(_SCHEMA)
+    comment = connection.execute("SELECT comment FROM duckdb_views() WHERE view_name = 'agent_runs'").fetchone()
+    version = digest_json(_AGENT_RUNS)
+    if comment == (version,):
+        return
     present = {row[0] for row in connection.execute("DESCRIBE reported_runs").fetchall()}
     new = [f"ALTER TABLE reported_runs ADD COLUMN {name} {COLUMNS[name]};" for name in COLUMNS if name not in present]
-    if new:
-        connection.execute(f"BEGIN; {''.join(new)} CREATE OR REPLACE VIEW {_AGENT_RUNS} COMMIT;")
-    connection.execute(f"CREATE VIEW IF NOT EXISTS {_AGENT_RUNS}")
+    view = f"CREATE OR REPLACE VIEW {_AGENT_RUNS} COMMENT ON VIEW agent_runs IS '{version}';"
+    connection.execute(f"BEGIN; {''.join(new)} {view} COMMIT;")
 
 
 def _merge_runs(
@@ -296,7 +303,7 @@ def _merge_runs(
 
 
 def _store_lines(connection: duckdb.DuckDBPyConnection, lines: SpoolLines) -> Counter[str]:
-    _insert(connection, "run_labels", _LABELS, lines.labels)
+    _insert(connection, "run_labels", _RUN_LABELS, lines.labels)
     _insert(connection, "gateway_events", _EVENTS, lines.events)
     _insert(connection, "import_quarantine", _QUARANTINE, (line.redacted() for line in lines.rejected))
     others = Counter(labels=len(lines.labels), events=len(lines.events), rejected=len(lines.rejected), torn=lines.torn)

@@ -1,4 +1,5 @@
--- High: every gate and the canary say GO, the rollback is drilled, and nothing of it is simulated.
+-- High: every gate and the canary say GO, the rollback is drilled, and canary and score are of real traffic. Tests and
+-- drill are trials by nature.
 -- Low: a gate does not say GO, or the canary says NO-GO. Moderate: everything between.
 with facts as (
 
@@ -14,9 +15,7 @@ with facts as (
             ),
             false
         ) as drilled,
-        r.simulated
-        or coalesce((select bool_or(d.simulated) from brief_decisions as d where d.release = r.release), false)
-        or coalesce((select bool_or(d.simulated) from brief_drills as d where d.release = r.release), false)
+        coalesce((select bool_or(d.simulated) from brief_decisions as d where d.release = r.release), false)
         or coalesce(
             (select arg_max(s.simulated, s.iso_week) from brief_scores as s where s.release = r.release), false
         ) as simulated

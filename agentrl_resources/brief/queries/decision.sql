@@ -4,6 +4,7 @@ select
     decided_at as decided_date,
     n_canary as canary_count,
     n_champion as champion_count,
+    n_canary / nullif(n_canary + n_champion, 0) as canary_share,
     expired as expired_flag,
     simulated
 from brief_decisions

@@ -1,5 +1,6 @@
 -- Successes in traffic, each worth what it saves against the parent release in the weeks in which both served,
--- minus what the programme has cost. Not known without traffic of both, or without the programme's cost.
+-- minus what the programme has cost. A week with an unknown cost on either side says nothing. Not known without traffic
+-- of both, or without the programme's cost.
 with weeks as (
 
     select
@@ -21,7 +22,9 @@ shared as (
         sum(reference_cost) / nullif(sum(reference_successes), 0)
         - sum(release_cost) / nullif(sum(release_successes), 0) as saving
     from weeks
-    where release_successes is not null and reference_successes is not null
+    where
+        release_successes is not null and reference_successes is not null
+        and release_cost is not null and reference_cost is not null
 
 ),
 

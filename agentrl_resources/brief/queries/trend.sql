@@ -1,8 +1,14 @@
--- The last eight weeks that have a score.
+-- The last eight weeks that have a score of the same kind of evidence as the latest one.
 with latest as (
 
     select * from brief_scores
-    where release = $release
+    where
+        release = $release
+        and (basis, simulated) = (
+            select (arg_max(l.basis, l.iso_week), arg_max(l.simulated, l.iso_week))
+            from brief_scores as l
+            where l.release = $release
+        )
     order by iso_week desc
     limit 8
 
