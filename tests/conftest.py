@@ -85,6 +85,7 @@ def small_project(folder: Path) -> Command:
     return Command(folder / "home", workflow_file)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on what a run left go to one process: the others would only wait for that run."""
     for item in items:
