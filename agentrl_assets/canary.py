@@ -21,7 +21,7 @@ _AUTOMATED = {"dagster/sensor_name", "dagster/schedule_name"}
     owners=["team:platform"],
     kinds={"json"},
     deps=["release_bundle", "sft_checkpoint", "ppo_policy", "rubric"],
-    code_version=code_version(1, "release.canary_traffic_percent", "canary", "gateway", workflow=True),
+    code_version=code_version(2, "release.canary_traffic_percent", "canary", "gateway", workflow=True),
     pool="training",
 )
 def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, training: Training) -> dg.MaterializeResult:

@@ -31,7 +31,7 @@ def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.Mater
     kinds={"pytorch", "huggingface"},
     deps=["cleaned_preference_data", "tokenizer"],
     code_version=code_version(
-        1, "model", "sft", "seed", "evaluation.temperature", "evaluation.concurrency", workflow=True
+        2, "model", "sft", "seed", "evaluation.temperature", "evaluation.concurrency", workflow=True
     ),
     pool="training",
 )

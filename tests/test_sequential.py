@@ -18,6 +18,7 @@ from agentrl_resources.evaluation import (
     sample_ratio_e_value,
 )
 from agentrl_resources.evaluation.sequential import STAKES, WEIGHTS
+from agentrl_resources.gateway import Breaker
 
 REFERENCE = json.loads((Path(__file__).parent / "confseq_reference.json").read_text())
 SAMPLES = [name for name in REFERENCE if name != "made_by"]
@@ -180,6 +181,41 @@ def test_a_rate_at_its_limit_is_a_fair_game(limit: float) -> None:
             chance = math.prod(truth if event else 1 - truth for event in events)
             means += chance * np.array(run_through(BernoulliEProcess(limit), np.array(events)))
         assert means[-1] < 1 if expected is None else all(mean == expected for mean in means)
+
+
+def test_a_limit_that_changes_is_a_fair_game_too() -> None:
+    """Each observation at the limit that it is held against, which may follow from the ones before it."""
+    means = np.zeros(8)
+    for events in itertools.product([False, True], repeat=8):
+        process, limit, chance, path = BernoulliEProcess(0.05), 0.05, 1.0, []
+        for event in events:
+            chance *= limit if event else 1 - limit
+            path.append(process.update(event, limit))
+            limit = min(0.8, 2 * limit) if event else max(0.05, limit / 2)
+        means += chance * np.array(path)
+    assert means == pytest.approx(np.ones(8))
+
+
+def test_a_canary_is_not_ended_for_what_the_champion_suffers_as_well() -> None:
+    rng = seeded()
+    ended = {"as often": 0, "always": 0, "always, champion well": 0}
+    answers: dict[str, list[int]] = {name: [] for name in ended}
+    for name, canary_fails, champion_fails in (
+        ("as often", 0.3, 0.3), ("always", 1.0, 0.3), ("always, champion well", 1.0, 0.0),
+    ):  # fmt: skip
+        for _ in range(20):
+            breaker = Breaker(0.05, 0.1)
+            for number in range(4000):
+                if number % 10 or number < 200:
+                    breaker.update_champion(failed=bool(rng.random() < champion_fails))
+                elif breaker.update(failed=bool(rng.random() < canary_fails), violated=False, at=float(number)):
+                    ended[name] += 1
+                    answers[name].append(breaker.watched["failures"].answers)
+                    break
+    print(answers)
+    assert ended == {"as often": 0, "always": 20, "always, champion well": 20}
+    assert max(answers["always, champion well"]) <= 4
+    assert max(answers["always"]) <= 20
 
 
 def test_a_rate_at_its_limit_hardly_ever_trips() -> None:

@@ -26,7 +26,7 @@ class Customers:
     key: str
     workflow: Workflow
     seed: int
-    at_once: int = 48
+    at_once: int = 24
     statuses: Counter[int] = field(default_factory=Counter)
     """Answers by HTTP status; 0 for a connection that broke."""
     latencies_ms: list[float] = field(default_factory=list)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from agentrl_resources.evaluation.statistics import Interval
@@ -122,19 +123,20 @@ class BernoulliEProcess:
     RATES = 8
 
     def __init__(self, limit: float) -> None:
-        """`limit` is between 0 and 1. The bets are on rates above it, in equal ratios of the odds."""
-        odds = [limit / (1 - limit) * 2 ** (step + 1) for step in range(self.RATES)]
-        rates = [each / (1 + each) for each in odds]
-        self._event = [rate / limit for rate in rates]
-        self._none = [(1 - rate) / (1 - limit) for rate in rates]
+        """`limit` is between 0 and 1."""
+        self.limit = limit
         self._wealth = [0.0] * self.RATES
         self._n = 0
 
-    def update(self, event: bool) -> float:
-        """Takes one observation in; gives the new `e_value`."""
+    def update(self, event: bool, limit: float | None = None) -> float:
+        """Takes one observation in; gives the new `e_value`.
+
+        `limit` is the one that this observation is held against, if it is another. It must not depend on this
+        observation or a later one: then a bet at its odds is fair, whatever the limits before it were.
+        """
         self._n += 1
         new = 1 / (self._n * (self._n + 1) * self.RATES)
-        factors = self._event if event else self._none
+        factors = _factors(self.limit if limit is None else limit, self.RATES)[event]
         self._wealth = [
             min((wealth + new) * factor, 1e300) for wealth, factor in zip(self._wealth, factors, strict=True)
         ]
@@ -144,6 +146,14 @@ class BernoulliEProcess:
     def e_value(self) -> float:
         """The wealth of the bets, and what has not been bet yet."""
         return sum(self._wealth) + 1 / (self._n + 1)
+
+
+@lru_cache(maxsize=256)
+def _factors(limit: float, count: int) -> tuple[list[float], list[float]]:
+    """What bets on rates above a limit, in equal ratios of the odds, are multiplied by without and with an event."""
+    odds = [limit / (1 - limit) * 2 ** (step + 1) for step in range(count)]
+    rates = [each / (1 + each) for each in odds]
+    return [(1 - rate) / (1 - limit) for rate in rates], [rate / limit for rate in rates]
 
 
 def sample_ratio_e_value(counts: Iterable[tuple[float, int, int]]) -> float:

@@ -3,14 +3,25 @@
 It gathers evidence against "failures, or safety violations, are no more than the limit" answer by answer, of the kind
 that may be looked at each time (`evaluation.BernoulliEProcess`). A canary that breaks after a quiet week is found
 nearly as soon as one that was broken from the start.
+
+What the champion suffers as well, an overloaded machine or a database that is away, is not the canary's failure: while
+the champion's answers would fail under the canary's rules, the canary is allowed to fail as often, and half as often
+again.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from agentrl_resources.evaluation import BernoulliEProcess
 
 ALPHA = 0.01
 """Chance at most that a canary which stays within a limit is ever ended for it."""
+ALLOWANCE = 1.5
+"""How many times as often as the champion the canary may fail, where that is more than its limit."""
+LARGEST_ALLOWED = 0.8
+"""A canary that fails nearly always is ended whatever the champion suffers."""
+MEMORY = 50
+"""Champion answers over which the share of those that would have failed fades to about a third."""
 
 
 @dataclass
@@ -18,6 +29,8 @@ class Watched:
     """One kind of event: how often it may happen, how often it did, and the evidence that this is too often."""
 
     limit: float
+    of_champion: float = 0.0
+    """Share of the champion's latest answers of which the same could be said."""
     events: int = 0
     answers: int = 0
     evidence: float = 1.0
@@ -34,8 +47,18 @@ class Watched:
             self.first_event_at = at
         self.answers += 1
         self.events += event
-        self.evidence = self.process.update(event)
+        self.evidence = self.process.update(event, self.allowed)
         return self.evidence >= 1 / ALPHA
+
+    @property
+    def allowed(self) -> float:
+        """The limit in force, in steps of a percent."""
+        relative = min(ALLOWANCE * self.of_champion, LARGEST_ALLOWED)
+        return max(self.limit, math.floor(100 * relative) / 100)
+
+    def update_champion(self, event: bool) -> None:
+        """Takes one answer of the champion in."""
+        self.of_champion += (event - self.of_champion) / MEMORY
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,10 @@ class Breaker:
     def __init__(self, failure_limit: float, violation_limit: float) -> None:
         self.watched = {"failures": Watched(failure_limit), "safety violations": Watched(violation_limit)}
 
+    def update_champion(self, *, failed: bool) -> None:
+        """Takes one champion answer in; `failed` by the canary's rules, its time limit among them."""
+        self.watched["failures"].update_champion(failed)
+
     def update(self, *, failed: bool, violated: bool, at: float) -> Trip | None:
         """Takes one canary answer in; `at` is when it was over, in seconds since the epoch."""
         trip = None
@@ -62,7 +89,7 @@ class Breaker:
             if watched.update(event, at) and watched.first_event_at is not None:
                 said = (
                     f"{watched.events} {cause} in {watched.answers} canary answers, "
-                    f"the limit is {100 * watched.limit:g} %"
+                    f"the limit is {100 * watched.allowed:g} %"
                 )
                 trip = trip or Trip(cause, said, watched.first_event_at, at)
         return trip

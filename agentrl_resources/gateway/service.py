@@ -338,6 +338,8 @@ class Gateway:
         if (failure := attempts[-1].failure) and _refused(attempts[-1]):
             raise RequestError(400, failure.said)
         duration = 1000 * (time.perf_counter() - started)
+        if not on_trial and self.breaker is not None:
+            self.breaker.update_champion(failed=bool(failure) or duration > 1000 * self.options.canary_seconds)
         record = self._record(
             job, run_id, session, assigned, served, percent, attempts, simulated, started_at, duration
         )
