@@ -46,6 +46,7 @@ def reliability_brief(workspace: Workspace) -> dg.MaterializeResult:
         expansion={"stopped": expansion.stopped, "gates": list(expansion.gates)},
         tool_policy=workspace.workflow.tool_policy,
         programme_cost=workspace.settings.release.programme_cost,
+        lineage={champion: registry.manifest(champion)["parent"] for champion in registry.pointers().champions[1:]},
     )
     next_steps = phases(warehouse, release)
     brief = collect(warehouse, release)

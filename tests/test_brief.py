@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -362,6 +363,66 @@ def test_profit_is_what_successes_saved_in_the_same_weeks_minus_what_the_program
     assert figures["phase_profitable.successes_count"]["value"] == 170
     if programme_cost is not None:
         assert figures["phase_profitable.net_eur"]["value"] == pytest.approx(170 * 1.5 - programme_cost)
+
+
+def test_a_canary_that_was_ended_from_outside_is_told_as_such(warehouse, tmp_path):
+    """The breaker or a person was faster than the statistics, so there are no metrics."""
+    ended = {"answer": "NO-GO", "reason": "gateway ended the canary: 5 failures", "metrics": [], "expired": False,
+             "decided_at": "2026-11-23T10:00:00+00:00"}  # fmt: skip
+    made_up.store(warehouse, SIMULATED, decision=ended, promoted=False)
+    write_brief(collect(warehouse, RELEASE), tmp_path)
+    for locale, said in (
+        ("en-US", "the canary was ended before the statistics had decided"),
+        ("en-GB", "the canary was brought to an end before the statistics had decided"),
+        ("fr-FR", "le canari a été retiré avant la décision statistique"),
+    ):
+        assert said in Page((tmp_path / f"brief.{locale}.html").read_text()).text
+
+
+def test_the_canarys_share_is_that_of_the_sessions_that_decided(warehouse):
+    made_up.store(warehouse, SIMULATED)
+    figures = collect(warehouse, RELEASE).figures
+    canary, champion = (figures[f"decision.{arm}_count"].value for arm in ("canary", "champion"))
+    assert figures["decision.canary_share"].value == pytest.approx(canary / (canary + champion))
+
+
+def test_what_earlier_champions_saved_counts_against_the_programme_too(warehouse):
+    first, before = "e" * 64, "d" * 64
+    earlier = {made_up.RELEASE: first, made_up.PARENT: before}
+    runs = [
+        *made_up.traffic(47, "release", 100, 0.5, cost=0.5),  # 1.00 a success
+        *made_up.traffic(47, "reference", 100, 0.5, cost=1.0),  # 2.00
+    ]
+    warehouse.ingest([replace(run, run_id=f"e {run.run_id}", release_id=earlier[str(run.release_id)]) for run in runs])
+    warehouse.ingest(
+        [
+            *made_up.traffic(48, "release", 100, 0.8, cost=0.4),  # 0.50
+            *made_up.traffic(48, "reference", 100, 0.5, cost=1.0),  # 2.00
+        ]
+    )
+    made_up.build(warehouse)
+    made_up.store(warehouse, SIMULATED, programme_cost=100.0, lineage={first: before})
+    figures = conditions(warehouse)["profitable"]["figures"]
+    assert figures["phase_profitable.net_eur"]["value"] == pytest.approx(50 * 1.0 + 80 * 1.5 - 100)
+    assert figures["phase_profitable.successes_count"]["value"] == 130
+
+
+def test_a_week_with_an_unknown_cost_says_nothing_of_prices(warehouse):
+    unpriced = made_up.traffic(47, "release", 100, 1.0)
+    warehouse.ingest(
+        [
+            replace(unpriced[0], cost=None),
+            *unpriced[1:],
+            *made_up.traffic(47, "reference", 100, 1.0, cost=2.0),
+            *made_up.traffic(48, "release", 100, 1.0, cost=1.5),
+            *made_up.traffic(48, "reference", 100, 1.0, cost=1.0),
+        ]
+    )
+    made_up.build(warehouse)
+    made_up.store(warehouse, SIMULATED, programme_cost=0.0)
+    found = conditions(warehouse)["profitable"]
+    assert found["figures"]["phase_profitable.saving_eur"]["value"] == pytest.approx(-0.5)
+    assert found["holds"] is False
 
 
 def test_phases_as_text_say_each_condition_in_words(whole):

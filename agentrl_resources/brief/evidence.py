@@ -87,7 +87,7 @@ TABLES: dict[str, dict[str, str]] = {
         score__low__high__success__human_override__tool_error=_NUMBER,
         simulated=_FLAG,
     ),
-    "brief_costs": _columns(basis__iso_week__role=_TEXT, n__successes=_COUNT, cost=_NUMBER, simulated=_FLAG),
+    "brief_costs": _columns(basis__pair__iso_week__role=_TEXT, n__successes=_COUNT, cost=_NUMBER, simulated=_FLAG),
     "brief_figures": _columns(figure__sql__value__unit=_TEXT, mark=_COUNT, simulated=_FLAG),
 }
 """Table -> column -> DuckDB type. Money is in EUR, shares are between 0 and 1 unless a column says percent."""
@@ -109,6 +109,7 @@ ORDER BY iso_week DESC LIMIT 1
 _TRAFFIC_COSTS = """
 SELECT
     'traffic' AS basis,
+    $release AS pair,
     iso_week,
     CASE release_id WHEN $release THEN 'release' ELSE 'reference' END AS role,
     count(*) AS n,
@@ -138,13 +139,15 @@ def store_evidence(
     expansion: Mapping[str, Any] | None = None,
     tool_policy: ToolPolicy | None = None,
     programme_cost: float | None = None,
+    lineage: Mapping[str, str | None] | None = None,
 ) -> None:
     """Store what the brief of a release rests on; what was stored of this release before is replaced.
 
     `manifest` and `parent` are the release's manifest and its parent's. `made_at` (ISO 8601) is the date on the brief.
     `comparison` is the report of the offline evaluation, by temperature. `decision` is the canary's, `drill` the
     report of the rollback drill, `expansion` {"stopped": bool, "gates": [names]}, `programme_cost` what improving the
-    workflow has cost so far, EUR. `None` is "not measured yet" and is said so on the brief.
+    workflow has cost so far, EUR, and `lineage` the champions so far with their parents: what they saved counts too.
+    `None` is "not measured yet" and is said so on the brief.
 
     What cannot be shown to be real counts as simulated. Needs the marts to be built.
     """
@@ -191,7 +194,10 @@ def store_evidence(
         "brief_verdicts": _verdicts(manifest, simulated, drill),
         "brief_comparison": _comparison(comparison[f"{settings['evaluation']['temperature']:g}"], simulated),
         "brief_scores": _scores(warehouse, workflow),
-        "brief_costs": _costs(warehouse, workflow, release, manifest["parent"], policy, baseline),
+        "brief_costs": [
+            *_offline_costs(warehouse, workflow, policy, baseline),
+            *_traffic_costs(warehouse, workflow, {**(lineage or {}), release: manifest["parent"]}),
+        ],
         **_decision(decision, decision is not None and _any(warehouse, _SIMULATED_CANARY, [workflow, release])),
         **_drill(drill),
     }
@@ -278,19 +284,24 @@ def _scores(warehouse: Warehouse, workflow: str) -> list[Row]:
     ]
 
 
-def _costs(
-    warehouse: Warehouse, workflow: str, release: str, parent: str | None, policy: str, baseline: str
-) -> list[Row]:
-    """Both sides' totals: offline the baseline is the reference, in traffic the parent release, week by week."""
-    rows = [
+def _offline_costs(warehouse: Warehouse, workflow: str, policy: str, baseline: str) -> list[Row]:
+    """Both sides' totals: the baseline is the reference."""
+    return [
         row
         for role, version in (("release", policy), ("reference", baseline))
         for row in warehouse.query(_OFFLINE_COSTS, [role, workflow, version])
     ]
+
+
+def _traffic_costs(warehouse: Warehouse, workflow: str, parents: Mapping[str, str | None]) -> list[Row]:
+    """Both sides' totals week by week, for each release beside its parent, which is the reference."""
+    rows = []
     with warehouse.connect(read_only=True) as connection:
-        traffic = connection.execute(_TRAFFIC_COSTS, {"release": release, "parent": parent, "workflow": workflow})
-        names = [column[0] for column in traffic.description or ()]
-        return rows + [dict(zip(names, row, strict=True)) for row in traffic.fetchall()]
+        for release, parent in parents.items():
+            found = connection.execute(_TRAFFIC_COSTS, {"release": release, "parent": parent, "workflow": workflow})
+            names = [column[0] for column in found.description or ()]
+            rows += [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    return rows
 
 
 def _decision(decision: Mapping[str, Any] | None, simulated: bool) -> dict[str, list[Row]]:
