@@ -1,6 +1,7 @@
 """The Reliability Brief: one page on the candidate for the people who answer for it, in three languages."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -32,16 +33,20 @@ def reliability_brief(workspace: Workspace) -> dg.MaterializeResult:
     release = registry.resolve("candidate")
     manifest = registry.manifest(release)
     decisions, expansion = registry.decisions(release), registry.expansion.state()
-    parts = {part: workspace.store.get(entry["kind"], entry["digest"]) for part, entry in manifest["artifacts"].items()}
+
+    def report(part: str) -> dict[str, Any]:
+        entry = manifest["artifacts"][part]
+        return workspace.store.get(entry["kind"], entry["digest"]).report
+
     store_evidence(
         warehouse,
         release,
         manifest,
         made_at=datetime.now(UTC).isoformat(),
-        comparison=parts["eval_episodes"].report["comparison"],
+        comparison=report("eval_episodes")["comparison"],
         parent=registry.manifest(manifest["parent"]) if manifest["parent"] else None,
         decision=decisions[-1] if decisions else None,
-        drill=parts["rollback_drill"].report,
+        drill=report("rollback_drill"),
         promoted=release in registry.pointers().champions,
         expansion={"stopped": expansion.stopped, "gates": list(expansion.gates)},
         tool_policy=workspace.workflow.tool_policy,

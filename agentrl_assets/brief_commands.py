@@ -69,7 +69,8 @@ def _phases(options: argparse.Namespace) -> int:
         print(json.dumps(told, indent=2))
         return 0
     print(f"RELEASE {release[:12]}, evidence as of {about['made_at'][:10]}")
-    print((folder / "phases.txt").read_text())
+    text = folder / "phases.txt"
+    print(text.read_text() if text.exists() else "made by an earlier version; for its conditions: agentrl run")
     part = "is the champion" if pointers.champion == release else "is not the champion"
     print(f"NOW the release {part} (last change: {pointers.action} by {pointers.who}: {pointers.why})")
     stopped = f"stopped: {' and '.join(stop.gates)} broke in {stop.week}"

@@ -7,7 +7,7 @@ import dagster as dg
 from agentrl_assets.project import code_version
 from agentrl_assets.reporting import materialized, numbers, table
 from agentrl_assets.verification import differences
-from agentrl_resources.canary import CanaryRollout, Look, due
+from agentrl_resources.canary import CanaryRollout, Look, due, is_on_trial
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import Artifact, write_json
 from agentrl_resources.gateway import is_served
@@ -32,7 +32,7 @@ def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, trai
     """
     registry, served = workspace.registry, is_served(workspace.root)
     release = (due(registry) if served else None) or registry.resolve("candidate")
-    if registry.pointers().canary != release:  # one on trial goes on being watched, whatever became of its bundle
+    if not is_on_trial(registry, release):  # one that is goes on being watched, whatever became of its bundle
         for said in differences(release, workspace):
             raise dg.Failure(f"No canary: {said}", allow_retries=False)
     if served or registry.pointers().champion == release:

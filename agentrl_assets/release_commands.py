@@ -170,7 +170,8 @@ def _rollback(options: argparse.Namespace) -> int:
 def _clear(options: argparse.Namespace) -> int:
     expansion = _workspace().registry.expansion
     state = expansion.clear(who=_who(options), reason=options.reason)
-    said = "expansion is open again" if not state.stopped else f"expansion is stopped again by {', '.join(state.gates)}"
+    still = f"expansion is still stopped: {' and '.join(state.gates)} broke in {state.week}"
+    said = still if state.stopped else "expansion is open again"
     _print(options, asdict(expansion.clearings()[-1]), said)
     return 0
 

@@ -143,7 +143,10 @@ class Workspace(dg.ConfigurableResource):
     def leads_back(self, release: str) -> bool:
         """Whether a release is the champion, or was bundled to go back to the present one."""
         champion = self.registry.pointers().champion
-        return champion == release or champion == self.registry.manifest(release)["rollback_target"]
+        try:
+            return champion == release or champion == self.registry.manifest(release)["rollback_target"]
+        except AgentRLError:  # a manifest that is missing or damaged leads nowhere: it is to be made again
+            return False
 
     def table_digest(self, table: str) -> str:
         """SHA-256 of a warehouse table's rows, whatever their order; of nothing when there is no warehouse."""

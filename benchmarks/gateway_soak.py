@@ -43,11 +43,13 @@ MIB = 2**20
 
 async def serve_gateway(home: Path, port: int, champion: Path | None) -> None:
     """The gateway; keys and spool lie in `home`, whoever is the champion."""
-    registry = Registry((champion or home) / "registry")
     load: Loader = scripted
-    if champion is not None:
+    if champion is not None:  # its policy, in a registry of this benchmark's own
+        theirs, registry = Registry(champion / "registry"), Registry(home / "registry")
+        release = registry.add(theirs.manifest(theirs.resolve("champion")))
+        registry.swap("benchmark", who="benchmark", why="to measure", seen=registry.pointers(), champions=(release,))
         load = backends(SETTINGS, ArtifactStore(champion), EpisodeFactory(WORKFLOW))
-    async with serving(home, SETTINGS, WORKFLOW, Address(port=port, admin_port=0), registry, load):
+    async with serving(home, SETTINGS, WORKFLOW, Address(port=port, admin_port=0), load=load):
         await asyncio.Event().wait()
 
 

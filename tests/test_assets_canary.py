@@ -13,8 +13,8 @@ from agentrl_assets.brief import reliability_brief
 from agentrl_assets.canary import a_broken_canary_is_failed_back, canary_rollout, canary_says_go
 from agentrl_resources.dagster_resources import Training, Workspace, write_dagster_yaml
 from agentrl_resources.files import digest_json, locked
-from agentrl_resources.gateway import GATEWAY, bucket
-from agentrl_resources.release import BUCKETS
+from agentrl_resources.gateway import bucket
+from agentrl_resources.release import BROKE_OFF, BUCKETS
 from agentrl_resources.telemetry import RunRecord, Spool
 
 LATER = {"who": "test", "why": "the candidate is to be tried again"}
@@ -107,7 +107,8 @@ def test_what_the_gateway_ended_is_judged_and_not_begun_again(project, history):
     registry, candidate = project.registry, project.registry.resolve("candidate")
     with locked(project.root / "gateway" / "lock"):
         assert look(project, history).success
-        registry.fail_back(who=GATEWAY, why="5 failures in 9 canary answers", seen=registry.pointers())
+        how = {"who": "gateway", "why": "5 failures in 9 canary answers", "action": BROKE_OFF}
+        registry.fail_back(**how, seen=registry.pointers())
         assert isinstance(tick(project, history), dg.RunRequest)
         assert look(project, history).success
         assert registry.pointers().canary is None

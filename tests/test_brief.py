@@ -379,6 +379,15 @@ def test_a_canary_that_was_ended_from_outside_is_told_as_such(warehouse, tmp_pat
         assert said in Page((tmp_path / f"brief.{locale}.html").read_text()).text
 
 
+def test_a_canary_that_has_just_begun_was_not_ended(warehouse, tmp_path):
+    begun = made_up.decision("HOLD") | {"n_canary": 0, "n_champion": 0, "metrics": []}
+    made_up.store(warehouse, SIMULATED, decision=begun, promoted=False)
+    write_brief(collect(warehouse, RELEASE), tmp_path)
+    text = Page((tmp_path / "brief.en-US.html").read_text()).text
+    assert "after 0" in text
+    assert "was ended" not in text
+
+
 def test_the_canarys_share_is_that_of_the_sessions_that_decided(warehouse):
     made_up.store(warehouse, SIMULATED)
     figures = collect(warehouse, RELEASE).figures

@@ -133,16 +133,18 @@ def test_where_outcomes_come_late_failures_do_not_come_before_them() -> None:
     rng = seeded()
     runs = []
     for run in traffic(rng, 6000, 50, CHAMPION):
-        failed = run.canary and rng.random() < 0.05
-        success = None if rng.random() < 0.9 else False if failed else run.success
-        runs.append(replace(run, failed=failed, success=success))
-    labelled = gather([run for run in runs if run.success is not None])
+        # as the gateway writes them: a canary's failure is answered by the champion, a champion's by nobody
+        failed, labelled = rng.random() < 0.05, rng.random() < 0.1
+        told = run.success if labelled and not failed else False if labelled or (failed and not run.canary) else None
+        runs.append(replace(run, failed=failed, success=told, labelled=labelled))
+    labelled = gather([run for run in runs if run.labelled])
     late, at_once = gather(runs, outcomes_at_once=False), gather(runs)
     for arm in (True, False):
         expected = labelled.values["success"][labelled.canary == arm].mean()
         assert np.nanmean(late.values["success"][late.canary == arm]) == pytest.approx(expected)
-    true = labelled.values["success"][labelled.canary].mean()
-    assert np.nanmean(at_once.values["success"][at_once.canary]) < true - 0.05
+    for arm in (True, False):
+        true = labelled.values["success"][labelled.canary == arm].mean()
+        assert np.nanmean(at_once.values["success"][at_once.canary == arm]) < true - 0.05
 
 
 def test_unknown_outcomes_wait_and_late_ones_change_the_next_look() -> None:

@@ -18,7 +18,7 @@ from agentrl_resources.evaluation import (
     sample_ratio_e_value,
 )
 from agentrl_resources.evaluation.sequential import STAKES, WEIGHTS
-from agentrl_resources.gateway import Breaker
+from agentrl_resources.gateway.breaker import Breaker, Recent
 
 REFERENCE = json.loads((Path(__file__).parent / "confseq_reference.json").read_text())
 SAMPLES = [name for name in REFERENCE if name != "made_by"]
@@ -204,10 +204,11 @@ def test_a_canary_is_not_ended_for_what_the_champion_suffers_as_well() -> None:
         ("as often", 0.3, 0.3), ("always", 1.0, 0.3), ("always, champion well", 1.0, 0.0),
     ):  # fmt: skip
         for _ in range(20):
-            breaker = Breaker(0.05, 0.1)
+            champion = Recent()
+            breaker = Breaker(0.05, 0.1, champion)
             for number in range(4000):
-                if number % 10 or number < 200:
-                    breaker.update_champion(failed=bool(rng.random() < champion_fails))
+                if number % 10 or number < 50:  # the champion served before there was a canary
+                    champion.update(bool(rng.random() < champion_fails))
                 elif breaker.update(failed=bool(rng.random() < canary_fails), violated=False, at=float(number)):
                     ended[name] += 1
                     answers[name].append(breaker.watched["failures"].answers)

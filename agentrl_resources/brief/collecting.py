@@ -242,7 +242,8 @@ def _canary(teller: Teller) -> Block:
         return Block("canary", (teller.paragraph(ended or missing),))
     expired = Say("canary.expired") if teller.figures.value("decision.expired_flag") else None
     table = _judged(teller, "decision_metrics", "metric", "metric_answer", "head.sequence")
-    return Block("canary", (teller.paragraph(decided, expired), table))
+    said = teller.paragraph(decided, expired)
+    return Block("canary", (said, table) if table.rows else (said,))
 
 
 def _score(teller: Teller) -> Block:

@@ -6,7 +6,15 @@ from agentrl_resources.canary.drill import Injection, Watch, drill
 from agentrl_resources.canary.faults import FAULTS, Fault, FaultyBackend, ScriptedBackend
 from agentrl_resources.canary.metrics import METRICS
 from agentrl_resources.canary.rehearsal import rehearsal_release
-from agentrl_resources.canary.rollout import SETTLING_RUNS, CanaryRollout, Look, due, rules_of, with_customers
+from agentrl_resources.canary.rollout import (
+    SETTLING_RUNS,
+    CanaryRollout,
+    Look,
+    due,
+    is_on_trial,
+    rules_of,
+    with_customers,
+)
 
 __all__ = [
     "FAULTS",
@@ -28,6 +36,7 @@ __all__ = [
     "decide",
     "drill",
     "due",
+    "is_on_trial",
     "rehearsal_release",
     "rules_of",
     "with_customers",

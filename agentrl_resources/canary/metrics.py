@@ -48,7 +48,7 @@ class CanaryRules:
     expires_after_sessions: int | None = None
     """Sessions of the canary after which it is given up when nothing is proven; None is never."""
     outcomes_at_once: bool = True
-    """Whether the outcome of a run is known as it ends; otherwise it comes as feedback."""
+    """Whether the workflow judges a run as it ends; otherwise its outcome comes as feedback."""
     sample_ratio_alpha: float = 0.001
     """Chance at most that a right split of the sessions is ever called wrong."""
 

@@ -16,8 +16,8 @@ from agentrl_resources.canary.customers import Customers
 from agentrl_resources.canary.decision import CanaryRules, CanaryRun, Decision, decide
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.evaluation import parse_gate
-from agentrl_resources.gateway import GATEWAY, Address, KeyRing, Loader, serving
-from agentrl_resources.release import Pointers, Registry
+from agentrl_resources.gateway import Address, KeyRing, Loader, serving
+from agentrl_resources.release import BROKE_OFF, DECIDED_AGAINST, Pointers, Registry
 from agentrl_resources.settings import Settings
 from agentrl_resources.telemetry import Warehouse
 from agentrl_resources.workflow import Workflow
@@ -31,7 +31,8 @@ SETTLING_RUNS = 500
 _RUNS = """
 SELECT
     run_id, session_key_hash, assigned_channel, started_at, fallback, success, human_override, safety_violation,
-    tool_calls_count, tool_error_count, duration_ms, cost, canary_percent, trace->>'$.failure.kind' AS failure
+    tool_calls_count, tool_error_count, duration_ms, cost, canary_percent, trace->>'$.failure.kind' AS failure,
+    run_id IN (SELECT run_id FROM run_labels WHERE field = 'success') AS labelled
 FROM agent_runs
 WHERE workflow = ? AND started_at >= CAST(? AS TIMESTAMP) AND assigned_channel IN ('canary', 'general')
     AND release_id IN (?, ?)
@@ -89,7 +90,7 @@ class CanaryRollout:
     def look(self) -> Look:
         """Reads what is new in the spool, decides, and acts on it.
 
-        AgentRLError when the release is neither the canary nor was ended by the gateway's breaker.
+        AgentRLError when the release is neither the canary nor the last one, ended by the gateway or a person.
         """
         self.warehouse.ingest_spool(self.home / "spool")
         seen = self.registry.pointers()
@@ -102,7 +103,7 @@ class CanaryRollout:
             self.registry.promote(self.release, who=WHO, why=decision.reason, seen=seen)
             return Look(decision.to_dict(), "promoted", 100.0)
         if decision.answer == "NO-GO" or decision.expired:
-            self.registry.fail_back(who=WHO, why=decision.reason, seen=seen)
+            self.registry.fail_back(who=WHO, why=decision.reason, seen=seen, action=DECIDED_AGAINST)
             for metric in decision.metrics:
                 if metric.answer == "NO-GO":
                     self._broke(f"canary_{metric.metric}", decision.decided_at, metric.reason)
@@ -134,8 +135,8 @@ class CanaryRollout:
             raise AgentRLError(f"Release {self.release[:12]} is not the canary; start it first")
         reason = f"{end.who} ended the canary: {end.why}"
         decision = {"answer": "NO-GO", "reason": reason, "metrics": [], "decided_at": end.at, "expired": False}
-        self.registry.record_decision(self.release, decision, self.registry.pointers())
-        if end.who == GATEWAY:
+        self.registry.record_decision(self.release, decision)
+        if end.action == BROKE_OFF:
             self._broke("canary_breaker", datetime.fromisoformat(end.at), end.why)
         return Look(decision, "failed back", 0.0)
 
@@ -161,10 +162,15 @@ def due(registry: Registry) -> str | None:
     return candidate if registry.manifest(candidate)["rollback_target"] == pointers.champion else None
 
 
+def is_on_trial(registry: Registry, release: str) -> bool:
+    """Whether the release is the canary, or was the last one and its end is still to be judged."""
+    return registry.pointers().canary == release or _is_unjudged(registry, release)
+
+
 def _is_unjudged(registry: Registry, release: str) -> bool:
     """Whether the release was the last canary, and was ended by somebody else than this rollout since it was judged."""
     ended, end = registry.canary_end() or (None, None)
-    if end is None or ended != release or end.who == WHO or end.champion == release:
+    if end is None or ended != release or end.action == DECIDED_AGAINST or end.champion == release:
         return False
     decisions = registry.decisions(release)
     return not decisions or decisions[-1]["revision"] < end.revision

@@ -39,6 +39,8 @@ class CanaryRun:
     """With a time zone."""
     failed: bool = False
     success: bool | None = None
+    labelled: bool = False
+    """Whether somebody said afterwards whether it succeeded."""
     human_override: bool | None = None
     """None is "no override was reported", as in the weekly score."""
     safety_violation: bool | None = None
@@ -72,6 +74,7 @@ class CanaryRun:
             started_at=_moment(row["started_at"]),
             failed=bool(row["fallback"] or row["failure"]),
             success=row["success"],
+            labelled=bool(row.get("labelled")),
             human_override=row["human_override"],
             safety_violation=row["safety_violation"],
             tool_calls=row["tool_calls_count"],
@@ -120,9 +123,9 @@ class Sessions:
 def gather(runs: Iterable[CanaryRun], outcomes_at_once: bool = True) -> Sessions:
     """The sessions of the runs, which may come in any order.
 
-    `outcomes_at_once`: whether the outcome of every run is known as it ends. If not, a failed run counts in success
-    only once it is labelled as the others are: failures that are known at once beside successes that are known later
-    would make the arm with more of them look worse than it is.
+    `outcomes_at_once`: whether the workflow judges a run as it ends. If not, success is what labels say, of failed runs
+    too: failures that are known at once beside successes that are known later would make the arm with more of them look
+    worse than it is.
     """
     import numpy as np
 
@@ -148,7 +151,11 @@ def gather(runs: Iterable[CanaryRun], outcomes_at_once: bool = True) -> Sessions
         total = np.bincount(np.array(owners, dtype=int)[there], known[there], minlength=len(arms))
         return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
-    successes = [False if run.failed and (outcomes_at_once or run.success is not None) else run.success for run in kept]
+    def success(run: CanaryRun) -> bool | None:
+        known = outcomes_at_once or run.labelled
+        return None if not known else False if run.failed else run.success
+
+    successes = [success(run) for run in kept]
     return Sessions(
         canary=np.array(arms, dtype=bool),
         percent=np.array(percents, dtype=float),

@@ -14,10 +14,9 @@ from agentrl_resources.gateway.keys import Key, KeyRing
 from agentrl_resources.gateway.routing import bucket, goes_to_canary
 from agentrl_resources.gateway.runs import UnderWay
 from agentrl_resources.gateway.server import Address, backends, is_served, serve, serving
-from agentrl_resources.gateway.service import GATEWAY, Channel, Gateway, Loader
+from agentrl_resources.gateway.service import Channel, Gateway, Loader
 
 __all__ = [
-    "GATEWAY",
     "Address",
     "Backend",
     "BackendError",

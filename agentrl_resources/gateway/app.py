@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.gateway.backends import BackendError, Sampling
+from agentrl_resources.gateway.backends import Sampling
 from agentrl_resources.gateway.keys import Key, KeyRing
 from agentrl_resources.gateway.openapi import openapi
 from agentrl_resources.gateway.protocol import (
@@ -74,7 +74,6 @@ class Routes:
         handlers = {
             HTTPException: _http_error,
             RequestError: _request_error,
-            BackendError: _clients_mistake,
             Exception: _unexpected,
         }
         application = Starlette(routes=[*both, *routes], exception_handlers=handlers)  # type: ignore[arg-type]
@@ -287,10 +286,6 @@ async def _request_error(request: Request, error: RequestError) -> Response:
 async def _http_error(request: Request, error: HTTPException) -> Response:
     said = RequestError(error.status_code, error.detail)
     return JSONResponse(said.to_dict(), status_code=error.status_code, headers=error.headers)
-
-
-async def _clients_mistake(request: Request, error: BackendError) -> Response:
-    return await _request_error(request, RequestError(400, str(error)))
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -21,7 +21,20 @@ ALLOWANCE = 1.5
 LARGEST_ALLOWED = 0.8
 """A canary that fails nearly always is ended whatever the champion suffers."""
 MEMORY = 50
-"""Champion answers over which the share of those that would have failed fades to about a third."""
+"""Of so many of the champion's latest answers it is known how often they would have failed."""
+
+
+@dataclass
+class Recent:
+    """How often something was so in the latest of a row of answers."""
+
+    share: float = 0.0
+    answers: int = 0
+
+    def update(self, event: bool) -> None:
+        """Takes one answer in."""
+        self.answers += 1
+        self.share += (event - self.share) / min(self.answers, MEMORY)
 
 
 @dataclass
@@ -29,8 +42,8 @@ class Watched:
     """One kind of event: how often it may happen, how often it did, and the evidence that this is too often."""
 
     limit: float
-    of_champion: float = 0.0
-    """Share of the champion's latest answers of which the same could be said."""
+    champion: Recent = field(default_factory=Recent)
+    """How often the same could be said of the champion's answers."""
     events: int = 0
     answers: int = 0
     evidence: float = 1.0
@@ -53,12 +66,8 @@ class Watched:
     @property
     def allowed(self) -> float:
         """The limit in force, in steps of a percent."""
-        relative = min(ALLOWANCE * self.of_champion, LARGEST_ALLOWED)
+        relative = min(ALLOWANCE * self.champion.share, LARGEST_ALLOWED)
         return max(self.limit, math.floor(100 * relative) / 100)
-
-    def update_champion(self, event: bool) -> None:
-        """Takes one answer of the champion in."""
-        self.of_champion += (event - self.of_champion) / MEMORY
 
 
 @dataclass(frozen=True)
@@ -74,12 +83,12 @@ class Trip:
 class Breaker:
     """Watches one canary: failures (errors and timeouts) and safety violations."""
 
-    def __init__(self, failure_limit: float, violation_limit: float) -> None:
-        self.watched = {"failures": Watched(failure_limit), "safety violations": Watched(violation_limit)}
-
-    def update_champion(self, *, failed: bool) -> None:
-        """Takes one champion answer in; `failed` by the canary's rules, its time limit among them."""
-        self.watched["failures"].update_champion(failed)
+    def __init__(self, failure_limit: float, violation_limit: float, champion: Recent | None = None) -> None:
+        """`champion`: which of its answers would be failures by the canary's rules, its time limit among them."""
+        self.watched = {
+            "failures": Watched(failure_limit, champion or Recent()),
+            "safety violations": Watched(violation_limit),
+        }
 
     def update(self, *, failed: bool, violated: bool, at: float) -> Trip | None:
         """Takes one canary answer in; `at` is when it was over, in seconds since the epoch."""

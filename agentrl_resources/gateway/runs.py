@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agentrl_resources.errors import AgentRLError
 from agentrl_resources.gateway.backends import Backend, BackendError, OnText, Sampling, Turn
 from agentrl_resources.workflow import Episode, EpisodeFactory, Message, Outcome, Task
 
@@ -129,7 +130,8 @@ class EpisodeJob:
     async def work(self, backend: Backend, attempt: Attempt, on_text: OnText | None) -> None:
         try:
             episode = self._episode = await asyncio.to_thread(self._factory.start, self._task)
-        except Exception as error:  # no arm is at fault, whichever it happens to
+        except (AgentRLError, TypeError, ValueError, LookupError, AttributeError) as error:
+            # what a payload that does not fit raises: no arm is at fault, whichever it happens to
             raise BackendError(
                 f"task: the workflow cannot begin with it ({type(error).__name__})", "request"
             ) from error

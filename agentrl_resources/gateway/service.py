@@ -19,18 +19,16 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.gateway.backends import Backend, OnText, Turn
-from agentrl_resources.gateway.breaker import Breaker, Trip
+from agentrl_resources.gateway.breaker import Breaker, Recent, Trip
 from agentrl_resources.gateway.metrics import Metrics
 from agentrl_resources.gateway.protocol import RequestError
 from agentrl_resources.gateway.routing import goes_to_canary
 from agentrl_resources.gateway.runs import Attempt, Job, UnderWay, attempted
-from agentrl_resources.release import Manifest, Pointers, Registry
+from agentrl_resources.release import BROKE_OFF, Manifest, Pointers, Registry
 from agentrl_resources.settings import GatewaySettings
 from agentrl_resources.telemetry import RunRecord, Spool, version_name
 from agentrl_resources.workflow import Workflow
 
-GATEWAY = "gateway"
-"""Who sets a pointer back, in the registry's history, when nobody told the gateway to."""
 LOOK_SECONDS = 0.1
 """How often the gateway looks whether the pointers have changed."""
 
@@ -98,6 +96,7 @@ class Gateway:
         self.champion: Channel | None = None
         self.canary: Channel | None = None
         self.breaker: Breaker | None = None
+        self._champions_failures = Recent()
         self.trouble: str | None = None
         """Why the gateway does not do what the pointers say, if so."""
         self._load = load
@@ -162,12 +161,11 @@ class Gateway:
         new_canary = self.canary is None or self.canary.release != pointers.canary
         if pointers.canary and new_canary and pointers.canary not in self._ending:
             if channel := await self._channel("canary", pointers.canary):
-                self.breaker = Breaker(
-                    self.options.failure_limit_percent / 100, self.options.violation_limit_percent / 100
-                )
+                limits = (self.options.failure_limit_percent / 100, self.options.violation_limit_percent / 100)
+                self.breaker = Breaker(*limits, self._champions_failures)
                 self.canary = channel
             else:
-                await self._set_back(pointers.canary, GATEWAY, f"the canary cannot be loaded: {self.trouble}")
+                await self._set_back(pointers.canary, None, f"the canary cannot be loaded: {self.trouble}")
         if self.canary is not None:
             self.canary.percent = pointers.canary_percent
         if pointers.previous:  # kept warm, so that a rollback need not load anything
@@ -230,7 +228,7 @@ class Gateway:
     ) -> None:
         pointer_at = swapped_at
         if trip is not None:
-            await self._set_back(canary.release, GATEWAY if by == "breaker" else by, said)
+            await self._set_back(canary.release, by if trip.cause == "person" else None, said)
             self._ending.discard(canary.release)
             pointer_at = time.time()
         await canary.under_way.none_left.wait()
@@ -254,14 +252,15 @@ class Gateway:
             },
         )  # fmt: skip
 
-    async def _set_back(self, release: str, who: str, why: str) -> None:
+    async def _set_back(self, release: str, person: str | None, why: str) -> None:
         """Sets the canary's pointer back, unless somebody has. Tried until it works or the gateway stops."""
+        how = {"who": "gateway", "action": BROKE_OFF} if person is None else {"who": person}
         while True:
             try:
                 seen = await asyncio.to_thread(self.registry.pointers)
                 if seen.canary != release:
                     return
-                await asyncio.to_thread(self.registry.fail_back, who=who, why=why, seen=seen)
+                await asyncio.to_thread(self.registry.fail_back, why=why, seen=seen, **how)
                 return
             except Exception as error:
                 self.trouble = str(error) or type(error).__name__
@@ -327,19 +326,19 @@ class Gateway:
         attempts = [first]
         if on_trial:
             if first.failure and not first.failure.side_effects and not sent and self.champion:
-                if not _refused(first):
+                if not _blames_the_request(first):
                     self._watch(assigned, first)
                 served = self.champion
                 attempts.append(await attempt(served, self._seconds(False)))
-                if _refused(first) and not _refused(attempts[-1]):
+                if _blames_the_request(first) and not _blames_the_request(attempts[-1]):
                     self._watch(assigned, first)  # the request was in order: it is the canary that cannot take it
             else:
                 self._watch(assigned, first)
-        if (failure := attempts[-1].failure) and _refused(attempts[-1]):
+        if (failure := attempts[-1].failure) and _blames_the_request(attempts[-1]):
             raise RequestError(400, failure.said)
         duration = 1000 * (time.perf_counter() - started)
-        if not on_trial and self.breaker is not None:
-            self.breaker.update_champion(failed=bool(failure) or duration > 1000 * self.options.canary_seconds)
+        if not on_trial:
+            self._champions_failures.update(bool(failure) or duration > 1000 * self.options.canary_seconds)
         record = self._record(
             job, run_id, session, assigned, served, percent, attempts, simulated, started_at, duration
         )
@@ -469,7 +468,7 @@ class Gateway:
         return task
 
 
-def _refused(attempt: Attempt) -> bool:
+def _blames_the_request(attempt: Attempt) -> bool:
     """Whether an arm says that it is the request that is at fault."""
     return attempt.failure is not None and attempt.failure.kind == "request"
 

@@ -11,7 +11,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import canonical_json, digest_bytes, write_atomic
 from agentrl_resources.release.provenance import documents
 
-SCHEMA = "agentrl.release/2"
+SCHEMA = "agentrl.release/3"
 
 Manifest = dict[str, Any]
 

@@ -30,6 +30,10 @@ from agentrl_resources.release.manifests import Manifests
 PointerName = Literal["candidate", "canary", "champion", "previous"]
 POINTER_NAMES: tuple[PointerName, ...] = ("candidate", "canary", "champion", "previous")
 ANSWERS = ("GO", "NO-GO", "HOLD")
+BROKE_OFF = "break off"
+"""What the history calls the end of a canary when the gateway itself ends it."""
+DECIDED_AGAINST = "decide against"
+"""The same when the statistics do."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,11 @@ class Registry(Manifests):
             self._refuse_while_stopped()
             return self._write(seen, "ramp", who=who, why=why, canary_percent=float(percent))
 
-    def fail_back(self, *, who: str, why: str, seen: Pointers) -> Pointers:
-        """End the canary: all traffic goes to the champion."""
+    def fail_back(self, *, who: str, why: str, seen: Pointers, action: str = "fail back") -> Pointers:
+        """End the canary: all traffic goes to the champion. `action` says in the history how it came to its end."""
         if seen.canary is None:
             raise AgentRLError(f"{self.root}: there is no canary to fail back")
-        return self.swap("fail back", who=who, why=why, seen=seen, canary=None, canary_percent=0.0)
+        return self.swap(action, who=who, why=why, seen=seen, canary=None, canary_percent=0.0)
 
     def promote(self, release: str, *, who: str, why: str, seen: Pointers) -> Pointers:
         """Make the canary the champion; the present champion is then the previous one.
