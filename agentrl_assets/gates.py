@@ -24,7 +24,7 @@ from agentrl_resources.telemetry import RunRecord
     owners=["team:platform"],
     kinds={"json"},
     deps=["sft_checkpoint", "ppo_policy", "eval_suite"],
-    code_version=code_version(3, "rollback", "gateway", "canary", "seed", "release.gates", workflow=True),
+    code_version=code_version(4, "rollback", "gateway", "canary", "seed", "release.gates", workflow=True),
     pool="training",
 )
 def rollback_drill(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:

@@ -138,7 +138,10 @@ async def drill(
     seconds = time.time() - started
     return {
         **_summary(done, limit_seconds),
-        **{f"success_{phase}": _success(watch.runs, spans) for phase, spans in phases.items()},
+        # what customers come back to is the champion, so that is what its success before is compared with
+        "success_before": _success([run for run in watch.runs if run.assigned_channel == "general"], phases["before"]),
+        "success_during": _success(watch.runs, phases["during"]),
+        "success_after": _success(watch.runs, phases["after"]),
         "canary_percent": percent,
         "traffic_per_second": len(watch.runs) / seconds,
         "canary_seconds": settings.gateway.canary_seconds,
