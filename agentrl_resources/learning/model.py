@@ -91,6 +91,9 @@ def device() -> Any:
 
 
 def _load(model_class: Any, place: str | Path, **arguments: Any) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar for each of a gateway's policies is no news on its terminal
     try:
         model = model_class.from_pretrained(place, attn_implementation=attention.register(), **arguments)
     except OSError as error:
