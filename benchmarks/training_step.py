@@ -15,6 +15,7 @@ import torch
 
 from agentrl_resources.learning import Harmony, new_model, repeatable, train_tokenizer
 from agentrl_resources.learning.batching import model_inputs
+from agentrl_resources.learning.model import device
 from agentrl_resources.learning.muon import MuonWithAdamW
 from agentrl_resources.settings import load_settings
 from agentrl_resources.workflow import EpisodeFactory, load_workflow
@@ -42,7 +43,7 @@ def batches(size: int, count: int) -> tuple[Harmony, list[dict[str, Any]]]:
     tokenizer = train_tokenizer(texts, blank.constant_texts(), SETTINGS.model.vocabulary)
     harmony = Harmony(tokenizer, factory.tools, factory.workflow.instructions)
     ids = [harmony.encode(one, first_chosen=1).ids for one in messages]
-    return harmony, [model_inputs(ids[start : start + size]) for start in range(0, len(ids), size)]
+    return harmony, [model_inputs(ids[start : start + size], device()) for start in range(0, len(ids), size)]
 
 
 def main() -> None:
