@@ -2,8 +2,8 @@
 
 Measured on the built-in model, Muon reaches a given hold-out loss in about two thirds of AdamW's steps; experts, whose
 matrices see few tokens each, learn better with AdamW. torch's own Muon is not used because it turns every matrix by
-itself and in bfloat16, which processors without instructions for it emulate: there it takes as long as the forward and
-backward passes together (docs/architecture.md).
+itself and in bfloat16, which processors without instructions for it emulate: there it takes nearly as long as the
+forward and backward passes together (benchmarks/training_step.py).
 """
 
 from collections.abc import Sequence
