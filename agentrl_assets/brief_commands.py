@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentrl_assets.commands import this_workspace
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import Artifact, read_json
 
@@ -38,14 +39,8 @@ def _latest(workspace: "Workspace") -> Artifact:
     return artifact
 
 
-def _workspace() -> "Workspace":
-    from agentrl_resources.dagster_resources import Workspace
-
-    return Workspace.from_environment()
-
-
 def _brief(options: argparse.Namespace) -> int:
-    artifact, folder = _latest(_workspace()), Path(options.folder)
+    artifact, folder = _latest(this_workspace()), Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(artifact.path.glob("*.*")):
         print(shutil.copy(path, folder / path.name))
@@ -54,7 +49,7 @@ def _brief(options: argparse.Namespace) -> int:
 
 def _phases(options: argparse.Namespace) -> int:
     """As of the brief's evidence, and what has happened since to the release's part and to expansion."""
-    workspace = _workspace()
+    workspace = this_workspace()
     folder = _latest(workspace).path
     about = read_json(folder / "queries.json")
     release, pointers, stop = about["release"], workspace.registry.pointers(), workspace.registry.expansion.state()

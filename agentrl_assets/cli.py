@@ -7,16 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentrl_assets.brief_commands import add_brief_commands
+from agentrl_assets.commands import this_workspace
 from agentrl_assets.gateway_commands import add_gateway_commands
 from agentrl_assets.keys_commands import add_keys_commands
 from agentrl_assets.release_commands import add_release_commands, verify_release
 from agentrl_resources.errors import AgentRLError
-
-if TYPE_CHECKING:
-    from agentrl_resources.dagster_resources import Workspace
 
 _HELP = """\
 From preference data to a released agent policy that is proven better.
@@ -64,12 +62,6 @@ def _enter_project(options: argparse.Namespace) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
 
 
-def _workspace() -> "Workspace":
-    from agentrl_resources.dagster_resources import Workspace
-
-    return Workspace.from_environment()
-
-
 def _run(options: argparse.Namespace) -> int:
     from agentrl_assets.project import WORKSPACE
     from agentrl_assets.running import bring_up_to_date, dagster_instance
@@ -96,7 +88,7 @@ def _import(options: argparse.Namespace) -> int:
     from agentrl_resources.dagster_resources import PROJECT
     from agentrl_resources.telemetry import build_models, import_traces, load_models
 
-    warehouse = _workspace().warehouse
+    warehouse = this_workspace().warehouse
     found = import_traces(Path(options.traces), options.workflow)
     report = warehouse.ingest(found.records, found.rejected)
     with warehouse.connect() as connection:
@@ -115,7 +107,7 @@ def _import(options: argparse.Namespace) -> int:
 def _score(options: argparse.Namespace) -> int:
     from agentrl_resources.telemetry import weekly_score
 
-    workspace = _workspace()
+    workspace = this_workspace()
     workflow = options.workflow or workspace.workflow.name
     with workspace.warehouse.connect(read_only=True) as connection:
         score = asdict(weekly_score(connection, workflow, options.week))
@@ -128,7 +120,7 @@ def _gates(options: argparse.Namespace) -> int:
     from agentrl_assets.running import dagster_instance
     from agentrl_assets.summary import gate_states
 
-    workspace = _workspace()
+    workspace = this_workspace()
     with dagster_instance(workspace) as instance:
         states = gate_states(instance, workspace)
     lines = (
@@ -144,7 +136,7 @@ def _status(options: argparse.Namespace) -> int:
     from agentrl_assets.running import dagster_instance
     from agentrl_assets.status import status, status_text
 
-    workspace = _workspace()
+    workspace = this_workspace()
     with dagster_instance(workspace) as instance:
         found = status(instance, workspace)
     _show(options, found, lambda: status_text(found))
@@ -154,7 +146,7 @@ def _status(options: argparse.Namespace) -> int:
 def _ui(options: argparse.Namespace) -> int:
     from agentrl_resources.dagster_resources import PROJECT, write_dagster_yaml
 
-    workspace = _workspace()
+    workspace = this_workspace()
     os.environ["DAGSTER_HOME"] = str(write_dagster_yaml(workspace.root))
     os.environ["AGENTRL_HOME"], os.environ["AGENTRL_WORKFLOW_FILE"] = workspace.home, workspace.workflow_file
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT / "workspace.yaml")]

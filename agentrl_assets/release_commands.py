@@ -9,10 +9,10 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from agentrl_assets.commands import this_workspace
 from agentrl_resources.errors import AgentRLError
 
 if TYPE_CHECKING:
-    from agentrl_resources.dagster_resources import Workspace
     from agentrl_resources.release import Pointers, Registry
 
 
@@ -55,7 +55,7 @@ def verify_release(options: argparse.Namespace) -> int:
     """Says what differs on stderr; 1 when something does."""
     from agentrl_assets.verification import differences
 
-    workspace = _workspace()
+    workspace = this_workspace()
     release = workspace.registry.resolve(options.release)
     found = differences(release, workspace)
     for said in found:
@@ -66,7 +66,7 @@ def verify_release(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    registry = _workspace().registry
+    registry = this_workspace().registry
     stop = registry.expansion.state()
     rows = [_row(registry, release) for release in registry.releases()]
     lines = [
@@ -106,7 +106,7 @@ def _answers(gates: dict[str, str]) -> str:
 
 
 def _show(options: argparse.Namespace) -> int:
-    registry = _workspace().registry
+    registry = this_workspace().registry
     release = registry.resolve(options.release)
     row, manifest, decisions = _row(registry, release), registry.manifest(release), registry.decisions(release)
     history = _moves(registry, release)
@@ -138,7 +138,7 @@ def _moves(registry: "Registry", release: str) -> list["Pointers"]:
 def _diff(options: argparse.Namespace) -> int:
     from agentrl_resources.release import differences_in_words
 
-    registry = _workspace().registry
+    registry = this_workspace().registry
     old, new = registry.resolve(options.old), registry.resolve(options.new)
     lines = differences_in_words(registry.manifest(old), registry.manifest(new))
     _print(options, {"old": old, "new": new, "changed": lines}, "\n".join([f"{old[:12]} -> {new[:12]}", *lines]))
@@ -148,7 +148,7 @@ def _diff(options: argparse.Namespace) -> int:
 def _promote(options: argparse.Namespace) -> int:
     from agentrl_assets.verification import differences
 
-    workspace = _workspace()
+    workspace = this_workspace()
     registry, seen = workspace.registry, workspace.registry.pointers()
     release = registry.resolve(options.release)
     found = differences(release, workspace)
@@ -158,17 +158,17 @@ def _promote(options: argparse.Namespace) -> int:
 
 
 def _fail_back(options: argparse.Namespace) -> int:
-    registry = _workspace().registry
+    registry = this_workspace().registry
     return _moved(options, registry.fail_back(who=_who(options), why=options.why, seen=registry.pointers()))
 
 
 def _rollback(options: argparse.Namespace) -> int:
-    registry = _workspace().registry
+    registry = this_workspace().registry
     return _moved(options, registry.rollback(who=_who(options), why=options.why, seen=registry.pointers()))
 
 
 def _clear(options: argparse.Namespace) -> int:
-    expansion = _workspace().registry.expansion
+    expansion = this_workspace().registry.expansion
     state = expansion.clear(who=_who(options), reason=options.reason)
     still = f"expansion is still stopped: {' and '.join(state.gates)} broke in {state.week}"
     said = still if state.stopped else "expansion is open again"
@@ -191,12 +191,6 @@ def _who(options: argparse.Namespace) -> str:
         return options.who or getpass.getuser()
     except (KeyError, OSError) as error:
         raise AgentRLError("This machine does not know who you are; say it with --who") from error
-
-
-def _workspace() -> "Workspace":
-    from agentrl_resources.dagster_resources import Workspace
-
-    return Workspace.from_environment()
 
 
 def _print(options: argparse.Namespace, value: Any, text: str) -> None:

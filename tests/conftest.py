@@ -14,9 +14,8 @@ from agentrl_assets.cli import main
 from agentrl_resources.dagster_resources import Workspace
 from agentrl_resources.files import locked
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # the test processes share the cores; more threads only wait for each other
+# The test processes share the cores: more threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = ROOT / "tests" / "stand_in"

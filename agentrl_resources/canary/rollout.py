@@ -81,7 +81,7 @@ class CanaryRollout:
         pointers, decisions = self.registry.pointers(), self.registry.decisions(self.release)
         if pointers.champion == self.release:
             return Look(decisions[-1], "promoted", 100.0)
-        if pointers.canary is None and not _is_unjudged(self.registry, self.release):
+        if pointers.canary is None and _unjudged(self.registry) != self.release:
             if decisions and not again:
                 return Look(decisions[-1], "failed back", 0.0)
             self.begin()
@@ -153,9 +153,8 @@ def due(registry: Registry) -> str | None:
     pointers = registry.pointers()
     if pointers.canary is not None:
         return pointers.canary
-    end = registry.canary_end()
-    if end is not None and _is_unjudged(registry, end[0]):
-        return end[0]
+    if (ended := _unjudged(registry)) is not None:
+        return ended
     candidate = pointers.candidate
     if candidate is None or registry.decisions(candidate) or registry.expansion.state().stopped:
         return None
@@ -164,16 +163,16 @@ def due(registry: Registry) -> str | None:
 
 def is_on_trial(registry: Registry, release: str) -> bool:
     """Whether the release is the canary, or was the last one and its end is still to be judged."""
-    return registry.pointers().canary == release or _is_unjudged(registry, release)
+    return release in (registry.pointers().canary, _unjudged(registry))
 
 
-def _is_unjudged(registry: Registry, release: str) -> bool:
-    """Whether the release was the last canary, and was ended by somebody else than this rollout since it was judged."""
+def _unjudged(registry: Registry) -> str | None:
+    """The last canary, if somebody else than this rollout ended it since it was judged. A promotion is no such end."""
     ended, end = registry.canary_end() or (None, None)
-    if end is None or ended != release or end.action == DECIDED_AGAINST or end.champion == release:
-        return False
-    decisions = registry.decisions(release)
-    return not decisions or decisions[-1]["revision"] < end.revision
+    if ended is None or end is None or end.action == DECIDED_AGAINST or end.champion == ended:
+        return None
+    decisions = registry.decisions(ended)
+    return ended if not decisions or decisions[-1]["revision"] < end.revision else None
 
 
 def rules_of(settings: Settings) -> CanaryRules:

@@ -325,15 +325,13 @@ class Gateway:
         served, first = assigned, await attempt(assigned, self._seconds(on_trial))
         attempts = [first]
         if on_trial:
+            if not _blames_the_request(first):
+                self._watch(assigned, first)
             if first.failure and not first.failure.side_effects and not sent and self.champion:
-                if not _blames_the_request(first):
-                    self._watch(assigned, first)
                 served = self.champion
                 attempts.append(await attempt(served, self._seconds(False)))
                 if _blames_the_request(first) and not _blames_the_request(attempts[-1]):
                     self._watch(assigned, first)  # the request was in order: it is the canary that cannot take it
-            else:
-                self._watch(assigned, first)
         if (failure := attempts[-1].failure) and _blames_the_request(attempts[-1]):
             raise RequestError(400, failure.said)
         duration = 1000 * (time.perf_counter() - started)

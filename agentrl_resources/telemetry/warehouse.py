@@ -48,16 +48,18 @@ def _definitions(columns: Mapping[str, str], required: Iterable[str] = ()) -> st
     return ", ".join(f'"{name}" {kind}{" NOT NULL" * (name in required)}' for name, kind in columns.items())
 
 
-# What was charged at first is by what was reported; what the latest label says otherwise is charged, or given back.
-_LATE_CHARGE = """
-    + coalesce(reported_runs.{price}, 0)
-    * ((coalesce(labels.{name}, reported_runs.{name}) IS {charged})::INT - (reported_runs.{name} IS {charged})::INT)"""
-_CHARGED = (
-    {"name": "human_override", "charged": "TRUE", "price": "hand_over_price"},
-    {"name": "success", "charged": "FALSE", "price": "failure_price"},
-)
-_SHOWN = {name: f"coalesce(labels.{name}, reported_runs.{name})" for name in LABELS} | {
-    "cost": f"reported_runs.cost{''.join(_LATE_CHARGE.format(**charge) for charge in _CHARGED)}"
+_LATEST = {name: f"coalesce(labels.{name}, reported_runs.{name})" for name in LABELS}
+
+
+def _late_charge(label: str, charged: str, price: str) -> str:
+    """A run was charged by what it reported; what its latest label says otherwise is charged, or given back."""
+    changed = f"({_LATEST[label]} IS {charged})::INT - (reported_runs.{label} IS {charged})::INT"
+    return f"coalesce(reported_runs.{price}, 0) * ({changed})"
+
+
+_SHOWN = _LATEST | {
+    "cost": f"reported_runs.cost + {_late_charge('human_override', 'TRUE', 'hand_over_price')}"
+    f" + {_late_charge('success', 'FALSE', 'failure_price')}"
 }
 
 _SCHEMA = f"""
