@@ -31,6 +31,11 @@ class Recent:
     share: float = 0.0
     answers: int = 0
 
+    @property
+    def likely_at_most(self) -> float:
+        """The share and one standard error of it: a few good answers in a row are not yet a better champion."""
+        return self.share + math.sqrt(self.share * (1 - self.share) / max(1, min(self.answers, MEMORY)))
+
     def update(self, event: bool) -> None:
         """Takes one answer in."""
         self.answers += 1
@@ -66,7 +71,7 @@ class Watched:
     @property
     def allowed(self) -> float:
         """The limit in force, in steps of a percent."""
-        relative = min(ALLOWANCE * self.champion.share, LARGEST_ALLOWED)
+        relative = min(ALLOWANCE * self.champion.likely_at_most, LARGEST_ALLOWED)
         return max(self.limit, math.floor(100 * relative) / 100)
 
 
