@@ -28,15 +28,16 @@ def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, trai
     """The candidate on a share of the traffic: promoted, failed back, or watched on.
 
     While a gateway serves this project, this is one look at its traffic; a canary of before the candidate is decided
-    first. Without one, simulated customers ask until the canary is decided.
+    first. Without one, simulated customers ask until the canary is decided. A candidate with the champion's own policy
+    is promoted at once.
     """
     registry, served = workspace.registry, is_served(workspace.root)
     release = (due(registry) if served else None) or registry.resolve("candidate")
     if not is_on_trial(registry, release):  # one that is goes on being watched, whatever became of its bundle
         for said in differences(release, workspace):
             raise dg.Failure(f"No canary: {said}", allow_retries=False)
-    if served or registry.pointers().champion == release:
-        rollout = CanaryRollout(workspace.root, workspace.settings, workspace.workflow, release)
+    rollout = CanaryRollout(workspace.root, workspace.settings, workspace.workflow, release)
+    if served or not rollout.needs_traffic:
         artifact = _kept(workspace, release, rollout.next_step(again=_AUTOMATED.isdisjoint(context.run.tags)))
     else:
         artifact = training.run(context, release=release, home=workspace.home)
@@ -61,10 +62,10 @@ def canary_says_go(context: dg.AssetCheckExecutionContext, workspace: Workspace)
 
 @dg.asset_check(asset="canary_rollout", blocking=True, metadata={"owner": "team:platform"})
 def a_broken_canary_is_failed_back(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
-    """The candidate that was broken on purpose did not get through. Where real traffic decided, there was none."""
+    """The candidate that was broken on purpose did not get through. Without simulated customers there was none."""
     broken = workspace.latest(context, "canary_rollout").report.get("broken_on_purpose")
     if broken is None:
-        return dg.AssetCheckResult(passed=True, description="Real traffic decided; nothing was broken on purpose.")
+        return dg.AssetCheckResult(passed=True, description="No simulated customers: nothing was broken on purpose.")
     said = (
         f"{broken['action']} after {broken['seconds']:.0f} s and {broken['runs']} runs. {broken['decision']['reason']}"
     )

@@ -53,13 +53,13 @@ class Bundle:
 
 
 def release_of(registry: Registry, name: str, **answers: str) -> str:
-    """A whole release that differs from others by its name, as cheap as can be: one artifact plays every part.
+    """A whole release of its own by its name, as cheap as can be: one artifact plays every part.
 
     `answers` is what its gates said; without any it is a baseline.
     """
     store = ArtifactStore(registry.root.parent)
     with store.stage("part") as folder:
-        write_atomic(folder / "weights", "weights")
+        write_atomic(folder / "weights", name)
         part = store.commit("part", folder)
     lock_file = registry.root.parent / "constraints.txt"
     lock_file.write_text("torch==2.13.0\n")

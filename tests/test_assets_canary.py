@@ -1,8 +1,10 @@
 """The canary as an asset: with a gateway beside it each materialisation is one look; the sensor asks for looks."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -41,6 +43,15 @@ def look(project: Workspace, history: dg.DagsterInstance) -> dg.ExecuteInProcess
         resources={"workspace": project, "training": Training(workspace=project)},
         raise_on_error=False,
     )
+
+
+def propose(project: Workspace, manifest: dict[str, Any]) -> str:
+    """Makes a manifest that was changed a release and the candidate."""
+    registry = project.registry
+    content = {field: value for field, value in manifest.items() if field != "routing"}
+    release = registry.add({**content, "routing": {"salt": digest_json(content), "buckets": BUCKETS}})
+    registry.propose(release, who="test", why="it is newer", seen=registry.pointers())
+    return release
 
 
 def tick(project: Workspace, history: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
@@ -134,10 +145,7 @@ def test_a_canary_of_before_is_decided_before_the_new_candidate_has_its_turn(pro
     registry, older = project.registry, project.registry.resolve("candidate")
     with locked(project.root / "gateway" / "lock"):
         assert look(project, history).success
-        manifest = {**registry.manifest(older), "parent": older}
-        del manifest["routing"]
-        newer = registry.add({**manifest, "routing": {"salt": digest_json(manifest), "buckets": BUCKETS}})
-        registry.propose(newer, who="test", why="made while another is on trial", seen=registry.pointers())
+        newer = propose(project, {**registry.manifest(older), "parent": older})
         traffic(project, 50, canary_wins=True)
         assert look(project, history).success
         assert registry.pointers().canary == older
@@ -148,6 +156,26 @@ def test_a_canary_of_before_is_decided_before_the_new_candidate_has_its_turn(pro
         assert isinstance(tick(project, history), dg.RunRequest)
         assert look(project, history).success
         assert registry.pointers().canary == newer
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["served", "not served"])
+def test_new_evidence_for_the_champions_own_policy_is_promoted_without_a_canary(project, history, served):
+    registry, champion = project.registry, project.registry.resolve("candidate")
+    champions = (*registry.pointers().champions, champion)
+    registry.swap("promote", **LATER, seen=registry.pointers(), champions=champions)
+    newer = propose(project, {**registry.manifest(champion), "parent": champion, "rollback_target": champion})
+    with locked(project.root / "gateway" / "lock") if served else nullcontext():
+        if served:
+            assert isinstance(tick(project, history), dg.RunRequest)
+        result = look(project, history)
+        assert result.success
+        assert registry.pointers().champions == (*champions, newer)
+        assert all(check.passed for check in result.get_asset_check_evaluations())
+        assert [decision["answer"] for decision in registry.decisions(newer)] == ["GO"]
+        assert look(project, history).success, "and that is told as it was"
+        assert len(registry.decisions(newer)) == 1
+        if served:
+            assert isinstance(tick(project, history), dg.SkipReason)
 
 
 def test_a_bundle_of_which_a_byte_has_changed_gets_no_canary(project, history):

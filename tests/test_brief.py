@@ -365,17 +365,34 @@ def test_profit_is_what_successes_saved_in_the_same_weeks_minus_what_the_program
         assert figures["phase_profitable.net_eur"]["value"] == pytest.approx(170 * 1.5 - programme_cost)
 
 
-def test_a_canary_that_was_ended_from_outside_is_told_as_such(warehouse, tmp_path):
-    """The breaker or a person was faster than the statistics, so there are no metrics."""
-    ended = {"answer": "NO-GO", "reason": "gateway ended the canary: 5 failures", "metrics": [], "expired": False,
-             "decided_at": "2026-11-23T10:00:00+00:00"}  # fmt: skip
-    made_up.store(warehouse, SIMULATED, decision=ended, promoted=False)
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (
+            "NO-GO",
+            {
+                "en-US": "the canary was ended before the statistics had decided",
+                "en-GB": "the canary was brought to an end before the statistics had decided",
+                "fr-FR": "le canari a été retiré avant la décision statistique",
+            },
+        ),
+        (
+            "GO",
+            {
+                "en-US": "it serves the very policy that was already serving",
+                "en-GB": "it serves the very policy already in service",
+                "fr-FR": "la version sert la même politique que celle déjà en service",
+            },
+        ),
+    ],
+)
+def test_what_was_decided_without_statistics_is_told_as_such(warehouse, tmp_path, answer, told):
+    """The breaker or a person was faster, or there was nothing to try: there are no metrics."""
+    decision = {"answer": answer, "reason": "as it happens", "metrics": [], "expired": False,
+                "decided_at": "2026-11-23T10:00:00+00:00"}  # fmt: skip
+    made_up.store(warehouse, SIMULATED, decision=decision, promoted=answer == "GO")
     write_brief(collect(warehouse, RELEASE), tmp_path)
-    for locale, said in (
-        ("en-US", "the canary was ended before the statistics had decided"),
-        ("en-GB", "the canary was brought to an end before the statistics had decided"),
-        ("fr-FR", "le canari a été retiré avant la décision statistique"),
-    ):
+    for locale, said in told.items():
         assert said in Page((tmp_path / f"brief.{locale}.html").read_text()).text
 
 

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from small_releases import GATES, GO, WHO, promote_through_canary, release_of
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.release import Pointers, Registry
+from agentrl_resources.files import digest_json
+from agentrl_resources.release import BUCKETS, Pointers, Registry
 
 
 @pytest.fixture
@@ -53,20 +54,23 @@ def test_only_the_first_champion_needs_no_gates_and_no_canary(registry: Registry
 
 
 def test_a_bundle_of_which_one_byte_has_changed_gets_no_traffic(registry: Registry) -> None:
-    champion, release = release_of(registry, "baseline"), release_of(registry, "one", **GO)
-    (weights,) = registry.root.parent.glob("artifacts/part/*/weights")
-    weights.write_text("Weights")
-    with pytest.raises(AgentRLError, match=f"does not verify: {weights} has changed"):
+    parts = registry.root.parent / "artifacts/part"
+    champion = release_of(registry, "baseline")
+    (baselines,) = parts.glob("*/weights")
+    release = release_of(registry, "one", **GO)
+    (weights,) = {*parts.glob("*/weights")} - {baselines}
+    baselines.write_text("Baseline")
+    with pytest.raises(AgentRLError, match=f"does not verify: {baselines} has changed"):
         registry.promote(champion, **WHO, seen=registry.pointers())
-    weights.write_text("weights")
+    baselines.write_text("baseline")
     promote_through_canary(registry, champion)
-    weights.write_text("Weights")
+    weights.write_text("One")
     with pytest.raises(AgentRLError, match=f"does not verify: {weights} has changed"):
         registry.start_canary(release, 5, **WHO, seen=registry.pointers())
-    weights.write_text("weights")
+    weights.write_text("one")
     registry.start_canary(release, 5, **WHO, seen=registry.pointers())
     registry.record_decision(release, {"answer": "GO"})
-    weights.write_text("Weights")
+    weights.write_text("One")
     with pytest.raises(AgentRLError, match=f"does not verify: {weights} has changed"):
         registry.promote(release, **WHO, seen=registry.pointers())
     assert registry.pointers().champion == champion
@@ -84,6 +88,40 @@ def test_a_share_is_a_share(registry: Registry, percent: float) -> None:
         registry.ramp(percent, **WHO, seen=seen)
     with pytest.raises(AgentRLError, match="a ramp to 5 % is refused, it only goes up"):
         registry.ramp(5, **WHO, seen=seen)
+
+
+def again(registry: Registry, release: str, **changes: Any) -> str:
+    """The same release with new evidence, as a bundle that goes back to it."""
+    manifest = {**registry.manifest(release), "rollback_target": release, **changes}
+    del manifest["routing"]
+    return registry.add({**manifest, "routing": {"salt": digest_json(manifest), "buckets": BUCKETS}})
+
+
+def test_a_release_with_the_champions_own_policy_needs_no_canary(registry: Registry) -> None:
+    promote_through_canary(registry, release_of(registry, "baseline"))
+    champion = release_of(registry, "one", **GO)
+    promote_through_canary(registry, champion)
+    settings = registry.manifest(champion)["settings"]
+    elsewhere = {**settings, "gateway": {**settings["gateway"], "canary_url": "http://127.0.0.1:8000/v1"}}
+    for needs_one in (
+        release_of(registry, "two", **GO),
+        again(registry, champion, settings=elsewhere),
+        again(registry, champion, workflow="another"),
+    ):
+        with pytest.raises(AgentRLError, match="it is not the canary"):
+            registry.promote(needs_one, **WHO, seen=registry.pointers())
+    refused = {**registry.manifest(champion)["verdicts"], GATES[0]: {"answer": "HOLD"}}
+    with pytest.raises(AgentRLError, match=f"{GATES[0]} says HOLD"):
+        registry.promote(again(registry, champion, verdicts=refused), **WHO, seen=registry.pointers())
+    same = again(registry, champion)
+    other, seen = release_of(registry, "three", **GO), registry.pointers()
+    on_trial = registry.start_canary(other, 5, **WHO, seen=seen)
+    with pytest.raises(AgentRLError, match="it is not the canary"):
+        registry.promote(same, **WHO, seen=on_trial)
+    seen = registry.fail_back(**WHO, seen=on_trial)
+    with pytest.raises(AgentRLError, match="bundled to go back to"):
+        registry.promote(again(registry, champion, rollback_target=other), **WHO, seen=seen)
+    assert registry.promote(same, **WHO, seen=seen).champions[-2:] == (champion, same)
 
 
 def test_go_for_an_earlier_canary_does_not_promote_the_next_one(registry: Registry) -> None:

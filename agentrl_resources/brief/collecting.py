@@ -237,7 +237,8 @@ def _canary(teller: Teller) -> Block:
         date="decision.decided_date",
     )
     if decided is None:
-        ended = teller.say("canary.ended", answer="decision.canary_answer", date="decision.decided_date")
+        how = "canary.same" if teller.figures.value("decision.canary_answer") == "GO" else "canary.ended"
+        ended = teller.say(how, answer="decision.canary_answer", date="decision.decided_date")
         missing = teller.say("canary.missing", share="release.limit_canary_share")
         return Block("canary", (teller.paragraph(ended or missing),))
     expired = Say("canary.expired") if teller.figures.value("decision.expired_flag") else None

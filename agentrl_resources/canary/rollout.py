@@ -17,7 +17,7 @@ from agentrl_resources.canary.decision import CanaryRules, CanaryRun, Decision, 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.evaluation import parse_gate
 from agentrl_resources.gateway import Address, KeyRing, Loader, serving
-from agentrl_resources.release import BROKE_OFF, DECIDED_AGAINST, Pointers, Registry
+from agentrl_resources.release import BROKE_OFF, DECIDED_AGAINST, Pointers, Registry, serves_the_same
 from agentrl_resources.settings import Settings
 from agentrl_resources.telemetry import Warehouse
 from agentrl_resources.workflow import Workflow
@@ -27,6 +27,8 @@ LOOK_SECONDS = 2.0
 """How often the simulated customers' runs are looked at."""
 SETTLING_RUNS = 500
 """Simulated runs that a promoted release still answers, so that traffic of the new champion is on record too."""
+
+NOTHING_TO_TRY = "It serves the same policy as the champion before it: there was nothing to try."
 
 _RUNS = """
 SELECT
@@ -73,17 +75,30 @@ class CanaryRollout:
             self.release, percent, who=WHO, why="every gate said GO", seen=self.registry.pointers()
         )
 
+    @property
+    def needs_traffic(self) -> bool:
+        """Whether there is anything to try: the release is not the champion, and answers otherwise than it does."""
+        champion, gateway = self.registry.pointers().champion, self.settings.gateway
+        if champion is None or champion == self.release or gateway.champion_url or gateway.canary_url:
+            return champion != self.release
+        return not serves_the_same(self.registry.manifest(self.release), self.registry.manifest(champion))
+
     def next_step(self, again: bool) -> Look:
         """Begins, unless the release is on trial or its end is still to be judged; then looks.
 
-        What was decided before is told as it was, unless it is to be tried `again`.
+        What was decided before is told as it was, unless it is to be tried `again`. Where there is nothing to try, the
+        release is promoted at once.
         """
         pointers, decisions = self.registry.pointers(), self.registry.decisions(self.release)
         if pointers.champion == self.release:
-            return Look(decisions[-1], "promoted", 100.0)
+            promoted = bool(decisions) and decisions[-1]["answer"] == "GO"
+            return Look(decisions[-1] if promoted else self._nothing_to_try(), "promoted", 100.0)
         if pointers.canary is None and _unjudged(self.registry) != self.release:
             if decisions and not again:
                 return Look(decisions[-1], "failed back", 0.0)
+            if not self.needs_traffic:
+                self.registry.promote(self.release, who=WHO, why=NOTHING_TO_TRY, seen=pointers)
+                return Look(self._nothing_to_try(), "promoted", 100.0)
             self.begin()
         return self.look()
 
@@ -139,6 +154,13 @@ class CanaryRollout:
         if end.action == BROKE_OFF:
             self._broke("canary_breaker", datetime.fromisoformat(end.at), end.why)
         return Look(decision, "failed back", 0.0)
+
+    def _nothing_to_try(self) -> dict[str, Any]:
+        """Keeps why, once it is promoted: a crash in between leaves no GO of a release that never was champion."""
+        now = datetime.now(UTC).isoformat()
+        decision = {"answer": "GO", "reason": NOTHING_TO_TRY, "metrics": [], "decided_at": now, "expired": False}
+        self.registry.record_decision(self.release, decision)
+        return decision
 
     def _broke(self, gate: str, at: datetime, said: str) -> None:
         self.registry.expansion.record_break(gate=gate, at=at, release=self.release, said=said)

@@ -5,7 +5,14 @@ from agentrl_resources.release.diff import differences_in_words
 from agentrl_resources.release.expansion import Expansion, ExpansionState, iso_week
 from agentrl_resources.release.manifests import Manifest
 from agentrl_resources.release.provenance import ml_bom, provenance
-from agentrl_resources.release.registry import BROKE_OFF, DECIDED_AGAINST, POINTER_NAMES, Pointers, Registry
+from agentrl_resources.release.registry import (
+    BROKE_OFF,
+    DECIDED_AGAINST,
+    POINTER_NAMES,
+    Pointers,
+    Registry,
+    serves_the_same,
+)
 
 __all__ = [
     "BASELINE_ARTIFACTS",
@@ -24,5 +31,6 @@ __all__ = [
     "iso_week",
     "ml_bom",
     "provenance",
+    "serves_the_same",
     "verify",
 ]

@@ -25,7 +25,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import ArtifactStore, locked, read_json, write_json
 from agentrl_resources.release.bundle import verify
 from agentrl_resources.release.expansion import Expansion
-from agentrl_resources.release.manifests import Manifests
+from agentrl_resources.release.manifests import Manifest, Manifests
 
 PointerName = Literal["candidate", "canary", "champion", "previous"]
 POINTER_NAMES: tuple[PointerName, ...] = ("candidate", "canary", "champion", "previous")
@@ -114,12 +114,7 @@ class Registry(Manifests):
             raise AgentRLError(f"{refused}: it is the champion")
         if seen.canary is not None:
             raise AgentRLError(f"{refused}: {seen.canary[:12]} is. Promote that one or fail it back first")
-        target = self.manifest(release).get("rollback_target")
-        if target is not None and target != seen.champion:
-            raise AgentRLError(
-                f"{refused}: it was bundled to go back to {target[:12]}, and the champion is {seen.champion[:12]} now. "
-                "Bundle it again: agentrl run --select release_bundle"
-            )
+        self._refuse_other_champion(release, seen.champion, refused)
         _refuse_share(percent)
         self._refuse_unproven(release, first=False)
         with self._deciding("start canary", seen):
@@ -150,7 +145,8 @@ class Registry(Manifests):
         """Make the canary the champion; the present champion is then the previous one.
 
         AgentRLError unless every gate says GO, every byte of it is as it was bundled, the latest decision on its
-        present canary is GO, and expansion is not stopped. Only the first champion needs no canary, nor gates.
+        present canary is GO, and expansion is not stopped. A release that `serves_the_same` as the champion needs no
+        canary; the first champion needs neither canary nor gates.
         """
         if seen.champion == release:
             return seen
@@ -158,7 +154,7 @@ class Registry(Manifests):
         with self._deciding("promote", seen):
             self._refuse_while_stopped()
             if seen.champion is not None:
-                self._refuse_untried(release, seen)
+                self._refuse_untried(release, seen, seen.champion)
             champions = (*seen.champions, release)
             return self._write(seen, "promote", who=who, why=why, champions=champions, canary=None, canary_percent=0.0)
 
@@ -219,14 +215,26 @@ class Registry(Manifests):
         if differences:
             raise AgentRLError(f"Release {release[:12]} is refused, it does not verify: {differences[0]}")
 
-    def _refuse_untried(self, release: str, seen: Pointers) -> None:
+    def _refuse_other_champion(self, release: str, champion: str, refused: str) -> None:
+        target = self.manifest(release).get("rollback_target")
+        if target is not None and target != champion:
+            raise AgentRLError(
+                f"{refused}: it was bundled to go back to {target[:12]}, and the champion is {champion[:12]} now. "
+                "Bundle it again: agentrl run --select release_bundle"
+            )
+
+    def _refuse_untried(self, release: str, seen: Pointers, champion: str) -> None:
+        refused = f"Release {release[:12]} is not promoted"
+        if seen.canary is None and serves_the_same(self.manifest(release), self.manifest(champion)):
+            self._refuse_other_champion(release, champion, refused)
+            return
         start = self.canary_start()
         if start is None or seen.canary != release:
-            raise AgentRLError(f"Release {release[:12]} is not promoted: it is not the canary")
+            raise AgentRLError(f"{refused}: it is not the canary")
         decisions = [one for one in self.decisions(release) if one["revision"] >= start.revision]
         if not decisions or decisions[-1]["answer"] != "GO":
             said = decisions[-1]["answer"] if decisions else "not taken yet"
-            raise AgentRLError(f"Release {release[:12]} is not promoted: the decision on its canary is {said}")
+            raise AgentRLError(f"{refused}: the decision on its canary is {said}")
 
     def _refuse_while_stopped(self) -> None:
         state = self.expansion.state()
@@ -264,6 +272,20 @@ class Registry(Manifests):
 
     def _decision_paths(self, release: str) -> list[Path]:
         return sorted((self.root / "decisions" / release).glob("*.json"))
+
+
+def serves_the_same(one: Manifest, other: Manifest) -> bool:
+    """Whether two releases (their manifests) answer alike: one policy for one workflow, each from its own bundle.
+
+    What a server elsewhere answers, no manifest can tell.
+    """
+
+    def policy(manifest: Manifest) -> str | None:
+        gateway = manifest["settings"].get("gateway", {})
+        elsewhere = gateway.get("champion_url") or gateway.get("canary_url")
+        return None if elsewhere else manifest["artifacts"].get("policy", {}).get("digest")
+
+    return policy(one) is not None and policy(one) == policy(other) and one["workflow"] == other["workflow"]
 
 
 def _refuse_share(percent: float) -> None:
