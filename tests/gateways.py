@@ -58,7 +58,7 @@ class Running:
                            canary_percent=percent)  # fmt: skip
         self.wait(lambda: self.gateway.canary is not None and self.gateway.canary.percent == percent)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float = 30.0) -> None:
         """Until the condition holds."""
 
         async def until() -> None:

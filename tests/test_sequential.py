@@ -3,11 +3,11 @@
 import itertools
 import json
 import math
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from canary_samples import seeded
 from scipy.stats import binom
 
 from agentrl_resources.evaluation import (
@@ -24,12 +24,6 @@ from agentrl_resources.gateway.breaker import Breaker, Recent
 REFERENCE = json.loads((Path(__file__).parent / "confseq_reference.json").read_text())
 SAMPLES = [name for name in REFERENCE if name != "made_by"]
 ALPHA = 0.05
-
-
-def seeded() -> np.random.Generator:
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)
 
 
 def at_most_alpha(rejected: np.ndarray) -> None:

@@ -261,7 +261,7 @@ def test_a_file_that_another_process_holds_is_waited_for_and_then_refused_by_nam
             start = time.monotonic()
             with pytest.raises(AgentRLError) as error:
                 attempt()
-            assert 0.5 <= time.monotonic() - start < 3
+            assert 0.5 <= time.monotonic() - start < 30, "long before the other lets go"
             assert f"{warehouse.path} is held by process {holder.pid}" in str(error.value)
             assert "run the same command again" in str(error.value)
     finally:
