@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
@@ -13,6 +14,9 @@ import pytest
 from agentrl_assets.cli import main
 from agentrl_resources.dagster_resources import Workspace
 from agentrl_resources.files import locked
+
+if TYPE_CHECKING:
+    from gateways import Running
 
 # The test processes share the cores: more threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -138,3 +142,21 @@ def workspace(tmp_path: Path) -> Workspace:
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as ephemeral:
         yield ephemeral
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
+    """A gateway with scripted policies, for all tests of a module."""
+    from gateways import running
+
+    with running(tmp_path_factory.mktemp("gateway")) as found:
+        yield found
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> "Iterator[Running]":
+    """One of the test's own, with short times."""
+    from gateways import running, settings_with
+
+    with running(tmp_path, settings_with(canary_seconds=0.3, request_seconds=2.0, body_seconds=0.5)) as found:
+        yield found

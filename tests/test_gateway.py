@@ -5,7 +5,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,6 @@ from agentrl_resources.canary import ScriptedBackend
 from agentrl_resources.gateway import UnderWay, bucket, goes_to_canary
 from agentrl_resources.release import BUCKETS
 from agentrl_resources.workflow import Task
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("gateway")) as found:
-        yield found
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Running]:
-    """One of its own, with short times."""
-    with running(tmp_path, settings_with(canary_seconds=0.3, request_seconds=2.0, body_seconds=0.5)) as found:
-        yield found
-
 
 # --- the protocol -----------------------------------------------------------------------------------------------------
 

@@ -2,24 +2,9 @@
 
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from gateways import Running, raw, running, settings_with
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("gateway")) as found:
-        yield found
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Running]:
-    """One of its own, with short times."""
-    with running(tmp_path, settings_with(canary_seconds=0.3, request_seconds=2.0, body_seconds=0.5)) as found:
-        yield found
+from gateways import Running, raw
 
 
 @pytest.mark.parametrize("given_key", ["", "Bearer", "Bearer nonsense", "Basic {key}", "Bearer {key}x"])

@@ -66,4 +66,4 @@ def draw(path: Path, report: dict[str, Any]) -> None:
             ylim=(0, 1.03),
         )
         axes.set_xlim(left=0)
-        axes.legend(loc="best")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))  # beside: each corner has a curve
