@@ -33,6 +33,7 @@ def reliability_brief(workspace: Workspace) -> dg.MaterializeResult:
     release = registry.resolve("candidate")
     manifest = registry.manifest(release)
     decisions, expansion = registry.decisions(release), registry.expansion.state()
+    parents = {champion: registry.manifest(champion)["parent"] for champion in registry.champions()}
 
     def report(part: str) -> dict[str, Any]:
         entry = manifest["artifacts"][part]
@@ -51,7 +52,7 @@ def reliability_brief(workspace: Workspace) -> dg.MaterializeResult:
         expansion={"stopped": expansion.stopped, "gates": list(expansion.gates)},
         tool_policy=workspace.workflow.tool_policy,
         programme_cost=workspace.settings.release.programme_cost,
-        lineage={champion: registry.manifest(champion)["parent"] for champion in registry.pointers().champions[1:]},
+        lineage={champion: parent for champion, parent in parents.items() if parent is not None},
     )
     next_steps = phases(warehouse, release)
     brief = collect(warehouse, release)

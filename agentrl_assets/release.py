@@ -62,6 +62,9 @@ def release_bundle(context: dg.AssetExecutionContext, workspace: Workspace) -> d
         )
 
     manifest = bundled(champion, champion)
+    way_back = registry.way_back(manifest, registry.pointers())
+    if way_back != champion:
+        manifest = bundled(champion, way_back)
     present = registry.manifest(champion)
     # Once promoted, the same content would be its own parent: it is the release that there is.
     if digest_json(manifest) == digest_json({**present, **{name: manifest[name] for name in _ANCESTRY}}):

@@ -141,10 +141,12 @@ class Workspace(dg.ConfigurableResource):
         return sources[asset]() if asset in sources else None
 
     def leads_back(self, release: str) -> bool:
-        """Whether a release is the champion, or was bundled to go back to the present one."""
-        champion = self.registry.pointers().champion
+        """Whether a release is the champion, or was bundled for the way back that there is now."""
+        pointers = self.registry.pointers()
         try:
-            return champion == release or champion == self.registry.manifest(release)["rollback_target"]
+            manifest = self.registry.manifest(release)
+            way_back = self.registry.way_back(manifest, pointers)
+            return pointers.champion == release or way_back == manifest["rollback_target"]
         except AgentRLError:  # a manifest that is missing or damaged leads nowhere: it is to be made again
             return False
 

@@ -163,13 +163,13 @@ def test_new_evidence_for_the_champions_own_policy_is_promoted_without_a_canary(
     registry, champion = project.registry, project.registry.resolve("candidate")
     champions = (*registry.pointers().champions, champion)
     registry.swap("promote", **LATER, seen=registry.pointers(), champions=champions)
-    newer = propose(project, {**registry.manifest(champion), "parent": champion, "rollback_target": champion})
+    newer = propose(project, {**registry.manifest(champion), "parent": champion})
     with locked(project.root / "gateway" / "lock") if served else nullcontext():
         if served:
             assert isinstance(tick(project, history), dg.RunRequest)
         result = look(project, history)
         assert result.success
-        assert registry.pointers().champions == (*champions, newer)
+        assert registry.pointers().champions == (*champions[:-1], newer), "it takes the other's place"
         assert all(check.passed for check in result.get_asset_check_evaluations())
         assert [decision["answer"] for decision in registry.decisions(newer)] == ["GO"]
         assert look(project, history).success, "and that is told as it was"

@@ -13,6 +13,7 @@ from conftest import Command
 from agentrl_assets.gates import gate_checks, gate_evidence
 from agentrl_assets.release import refuse_unless_gates_pass, release_bundle
 from agentrl_assets.verification import differences
+from agentrl_resources.canary import due
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Workspace, write_dagster_yaml
 from agentrl_resources.errors import AgentRLError
@@ -113,6 +114,18 @@ def test_a_release_of_before_does_not_make_the_next_one(project, history):
     assert materialize([gate_evidence, *gate_checks, release_bundle], project, history).success
     assert project.registry.manifest(project.registry.resolve("candidate"))["rollback_target"] is not None
     assert project.registry.resolve("candidate") == first
+
+
+def test_new_evidence_for_the_champions_policy_goes_back_where_the_champion_does(project, history):
+    registry, before = project.registry, project.registry.pointers()
+    rebuild("offline_eval_suite", lambda folder: (folder / "more.txt").write_text("more"), project, history)
+    assert materialize([gate_evidence, *gate_checks, release_bundle], project, history).success
+    candidate = registry.resolve("candidate")
+    manifest = registry.manifest(candidate)
+    assert (manifest["parent"], manifest["rollback_target"]) == (before.champion, before.previous)
+    assert project.leads_back(candidate)
+    assert due(registry) == candidate
+    assert differences(candidate, project) == []
 
 
 def test_one_changed_byte_is_found_and_named(project, history):

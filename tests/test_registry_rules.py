@@ -91,16 +91,16 @@ def test_a_share_is_a_share(registry: Registry, percent: float) -> None:
 
 
 def again(registry: Registry, release: str, **changes: Any) -> str:
-    """The same release with new evidence, as a bundle that goes back to it."""
-    manifest = {**registry.manifest(release), "rollback_target": release, **changes}
+    """The same release with new evidence, as a bundle that goes back where that one does."""
+    manifest = {**registry.manifest(release), "rollback_target": registry.pointers().previous, **changes}
     del manifest["routing"]
     return registry.add({**manifest, "routing": {"salt": digest_json(manifest), "buckets": BUCKETS}})
 
 
 def test_a_release_with_the_champions_own_policy_needs_no_canary(registry: Registry) -> None:
-    promote_through_canary(registry, release_of(registry, "baseline"))
-    champion = release_of(registry, "one", **GO)
-    promote_through_canary(registry, champion)
+    baseline, champion = release_of(registry, "baseline"), release_of(registry, "one", **GO)
+    for release in (baseline, champion):
+        promote_through_canary(registry, release)
     settings = registry.manifest(champion)["settings"]
     elsewhere = {**settings, "gateway": {**settings["gateway"], "canary_url": "http://127.0.0.1:8000/v1"}}
     for needs_one in (
@@ -120,8 +120,11 @@ def test_a_release_with_the_champions_own_policy_needs_no_canary(registry: Regis
         registry.promote(same, **WHO, seen=on_trial)
     seen = registry.fail_back(**WHO, seen=on_trial)
     with pytest.raises(AgentRLError, match="bundled to go back to"):
-        registry.promote(again(registry, champion, rollback_target=other), **WHO, seen=seen)
-    assert registry.promote(same, **WHO, seen=seen).champions[-2:] == (champion, same)
+        registry.promote(again(registry, champion, rollback_target=champion), **WHO, seen=seen)
+    after = registry.promote(same, **WHO, seen=seen)
+    assert after.champions == (baseline, same), "a rollback goes to another policy"
+    assert registry.rollback(**WHO, seen=after).champion == baseline
+    assert registry.champions() == {baseline, champion, same}
 
 
 def test_go_for_an_earlier_canary_does_not_promote_the_next_one(registry: Registry) -> None:

@@ -43,7 +43,7 @@ WHERE workflow = ? AND started_at >= CAST(? AS TIMESTAMP) AND assigned_channel I
 
 @dataclass(frozen=True)
 class Look:
-    """What was decided at one look, and what was done: waits, ramped, promoted, or failed back."""
+    """What was decided at one look, and what was done: waits, ramped, promoted, failed back, or since rolled back."""
 
     decision: dict[str, Any]
     action: str
@@ -78,9 +78,9 @@ class CanaryRollout:
     @property
     def needs_traffic(self) -> bool:
         """Whether there is anything to try: the release is not the champion, and answers otherwise than it does."""
-        champion, gateway = self.registry.pointers().champion, self.settings.gateway
-        if champion is None or champion == self.release or gateway.champion_url or gateway.canary_url:
-            return champion != self.release
+        champion = self.registry.pointers().champion
+        if champion is None or champion == self.release:
+            return champion is None
         return not serves_the_same(self.registry.manifest(self.release), self.registry.manifest(champion))
 
     def next_step(self, again: bool) -> Look:
@@ -95,7 +95,7 @@ class CanaryRollout:
             return Look(decisions[-1] if promoted else self._nothing_to_try(), "promoted", 100.0)
         if pointers.canary is None and _unjudged(self.registry) != self.release:
             if decisions and not again:
-                return Look(decisions[-1], "failed back", 0.0)
+                return Look(decisions[-1], "rolled back" if decisions[-1]["answer"] == "GO" else "failed back", 0.0)
             if not self.needs_traffic:
                 self.registry.promote(self.release, who=WHO, why=NOTHING_TO_TRY, seen=pointers)
                 return Look(self._nothing_to_try(), "promoted", 100.0)
@@ -170,7 +170,7 @@ def due(registry: Registry) -> str | None:
     """The release that a look is due for, or None when there is nothing to decide.
 
     It is the canary; then one that the gateway or a person ended and that was not judged since; then the candidate, if
-    it was not judged yet, was bundled to go back to the present champion, and expansion is not stopped.
+    it was not judged yet, was bundled for the way back that there is now, and expansion is not stopped.
     """
     pointers = registry.pointers()
     if pointers.canary is not None:
@@ -180,7 +180,8 @@ def due(registry: Registry) -> str | None:
     candidate = pointers.candidate
     if candidate is None or registry.decisions(candidate) or registry.expansion.state().stopped:
         return None
-    return candidate if registry.manifest(candidate)["rollback_target"] == pointers.champion else None
+    manifest = registry.manifest(candidate)
+    return candidate if manifest["rollback_target"] == registry.way_back(manifest, pointers) else None
 
 
 def is_on_trial(registry: Registry, release: str) -> bool:

@@ -114,7 +114,7 @@ class Registry(Manifests):
             raise AgentRLError(f"{refused}: it is the champion")
         if seen.canary is not None:
             raise AgentRLError(f"{refused}: {seen.canary[:12]} is. Promote that one or fail it back first")
-        self._refuse_other_champion(release, seen.champion, refused)
+        self._refuse_other_way_back(release, seen, refused)
         _refuse_share(percent)
         self._refuse_unproven(release, first=False)
         with self._deciding("start canary", seen):
@@ -146,16 +146,15 @@ class Registry(Manifests):
 
         AgentRLError unless every gate says GO, every byte of it is as it was bundled, the latest decision on its
         present canary is GO, and expansion is not stopped. A release that `serves_the_same` as the champion needs no
-        canary; the first champion needs neither canary nor gates.
+        canary and takes its place, so that a rollback goes to another policy; the first champion needs neither canary
+        nor gates.
         """
         if seen.champion == release:
             return seen
         self._refuse_unproven(release, first=seen.champion is None)
         with self._deciding("promote", seen):
             self._refuse_while_stopped()
-            if seen.champion is not None:
-                self._refuse_untried(release, seen, seen.champion)
-            champions = (*seen.champions, release)
+            champions = (*self._champions_below(release, seen), release)
             return self._write(seen, "promote", who=who, why=why, champions=champions, canary=None, canary_percent=0.0)
 
     def rollback(self, *, who: str, why: str, seen: Pointers) -> Pointers:
@@ -187,6 +186,16 @@ class Registry(Manifests):
         """Every decision on a release, the first one first, with the `revision` of the pointers it was taken on."""
         return [read_json(path) for path in self._decision_paths(release)]
 
+    def way_back(self, manifest: Manifest, seen: Pointers) -> str | None:
+        """The release that a rollback would go back to, were one with this manifest promoted: another policy always."""
+        if seen.champion is None or not serves_the_same(manifest, self.manifest(seen.champion)):
+            return seen.champion
+        return seen.previous
+
+    def champions(self) -> set[str]:
+        """Every release that was ever the champion."""
+        return {state.champion for state in self.history() if state.champion is not None}
+
     def canary_start(self) -> Pointers | None:
         """The change that made the present canary the canary; None when there is none."""
         canary, start = self.pointers().canary, None
@@ -215,19 +224,23 @@ class Registry(Manifests):
         if differences:
             raise AgentRLError(f"Release {release[:12]} is refused, it does not verify: {differences[0]}")
 
-    def _refuse_other_champion(self, release: str, champion: str, refused: str) -> None:
-        target = self.manifest(release).get("rollback_target")
-        if target is not None and target != champion:
+    def _refuse_other_way_back(self, release: str, seen: Pointers, refused: str) -> None:
+        manifest = self.manifest(release)
+        target, found = manifest.get("rollback_target"), self.way_back(manifest, seen)
+        if target is not None and target != found:
             raise AgentRLError(
-                f"{refused}: it was bundled to go back to {target[:12]}, and the champion is {champion[:12]} now. "
+                f"{refused}: it was bundled to go back to {target[:12]}, and that would be {found and found[:12]} now. "
                 "Bundle it again: agentrl run --select release_bundle"
             )
 
-    def _refuse_untried(self, release: str, seen: Pointers, champion: str) -> None:
+    def _champions_below(self, release: str, seen: Pointers) -> tuple[str, ...]:
+        """The champions that stay below the release when it is promoted. AgentRLError when it is untried."""
+        if seen.champion is None:
+            return ()
         refused = f"Release {release[:12]} is not promoted"
-        if seen.canary is None and serves_the_same(self.manifest(release), self.manifest(champion)):
-            self._refuse_other_champion(release, champion, refused)
-            return
+        if seen.canary is None and serves_the_same(self.manifest(release), self.manifest(seen.champion)):
+            self._refuse_other_way_back(release, seen, refused)
+            return seen.champions[:-1]
         start = self.canary_start()
         if start is None or seen.canary != release:
             raise AgentRLError(f"{refused}: it is not the canary")
@@ -235,6 +248,7 @@ class Registry(Manifests):
         if not decisions or decisions[-1]["answer"] != "GO":
             said = decisions[-1]["answer"] if decisions else "not taken yet"
             raise AgentRLError(f"{refused}: the decision on its canary is {said}")
+        return seen.champions
 
     def _refuse_while_stopped(self) -> None:
         state = self.expansion.state()
