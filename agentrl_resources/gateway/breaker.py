@@ -5,8 +5,8 @@ that may be looked at each time (`evaluation.BernoulliEProcess`). A canary that 
 nearly as soon as one that was broken from the start.
 
 What the champion suffers as well, an overloaded machine or a database that is away, is not the canary's failure: while
-the champion's answers would fail under the canary's rules, the canary is allowed to fail as often, and half as often
-again.
+the champion's answers would fail under the canary's rules, the canary is allowed to fail as often (with one standard
+error, since that is known of some answers only), and half as often again.
 """
 
 import math
