@@ -53,6 +53,7 @@ def reliability_brief(workspace: Workspace) -> dg.MaterializeResult:
         tool_policy=workspace.workflow.tool_policy,
         programme_cost=workspace.settings.release.programme_cost,
         lineage={champion: parent for champion, parent in parents.items() if parent is not None},
+        same_policy={one: registry.first_with_its_policy(one) for one in (*parents, release)},
     )
     next_steps = phases(warehouse, release)
     brief = collect(warehouse, release)

@@ -13,7 +13,9 @@ from conftest import Command
 from agentrl_assets.automation import canary_sensor
 from agentrl_assets.brief import reliability_brief
 from agentrl_assets.canary import a_broken_canary_is_failed_back, canary_rollout, canary_says_go
+from agentrl_resources.canary import CanaryRollout, due
 from agentrl_resources.dagster_resources import Training, Workspace, write_dagster_yaml
+from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_json, locked
 from agentrl_resources.gateway import bucket
 from agentrl_resources.release import BROKE_OFF, BUCKETS
@@ -145,7 +147,7 @@ def test_a_canary_of_before_is_decided_before_the_new_candidate_has_its_turn(pro
     registry, older = project.registry, project.registry.resolve("candidate")
     with locked(project.root / "gateway" / "lock"):
         assert look(project, history).success
-        newer = propose(project, {**registry.manifest(older), "parent": older})
+        newer = propose(project, {**registry.manifest(older), "seeds": {"seed": 18}})
         traffic(project, 50, canary_wins=True)
         assert look(project, history).success
         assert registry.pointers().canary == older
@@ -176,6 +178,25 @@ def test_new_evidence_for_the_champions_own_policy_is_promoted_without_a_canary(
         assert len(registry.decisions(newer)) == 1
         if served:
             assert isinstance(tick(project, history), dg.SkipReason)
+
+
+@pytest.mark.parametrize("how", ["promoted by hand", "never promoted"])
+def test_new_evidence_for_a_policy_that_was_rolled_back_does_not_return_by_itself(project, history, how):
+    registry, champion = project.registry, project.registry.resolve("candidate")
+    champions = (*registry.pointers().champions, champion)
+    registry.swap("promote", **LATER, seen=registry.pointers(), champions=champions)
+    newer = propose(project, {**registry.manifest(champion), "parent": champion})
+    if how == "promoted by hand":
+        registry.promote(newer, **LATER, seen=registry.pointers())
+    back = registry.rollback(**LATER, seen=registry.pointers())
+    assert due(registry) is None
+    rollout = CanaryRollout(project.root, project.settings, project.workflow, newer)
+    with pytest.raises(AgentRLError, match="it is not its turn"):
+        rollout.next_step(again=False)
+    assert registry.pointers() == back
+    with locked(project.root / "gateway" / "lock"):
+        assert look(project, history).success
+    assert registry.pointers().canary == newer, "a person may try it again"
 
 
 def test_a_bundle_of_which_a_byte_has_changed_gets_no_canary(project, history):

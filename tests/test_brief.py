@@ -433,6 +433,39 @@ def test_what_earlier_champions_saved_counts_against_the_programme_too(warehouse
     assert figures["phase_profitable.successes_count"]["value"] == 130
 
 
+def test_releases_with_one_policy_count_as_one(warehouse):
+    """New evidence for the policy took its first release's place: no week has traffic of both, and none is needed."""
+    newer = "e" * 64
+    warehouse.ingest(
+        [
+            *made_up.traffic(47, "release", 100, 0.8, simulated=False, cost=0.4),  # 0.50
+            *made_up.traffic(47, "reference", 100, 0.5, simulated=False, cost=1.0),  # 2.00
+            *(
+                replace(run, run_id=f"e {run.run_id}", release_id=newer)
+                for run in made_up.traffic(48, "release", 100, 0.8, simulated=False, cost=0.4)
+            ),
+        ]
+    )
+    made_up.build(warehouse)
+    parents = {newer: RELEASE, RELEASE: made_up.PARENT}
+    made_up.store(warehouse, SIMULATED, programme_cost=100.0, lineage=parents, same_policy={newer: RELEASE})
+    figures = conditions(warehouse)["profitable"]["figures"]
+    assert figures["phase_profitable.net_eur"]["value"] == pytest.approx(160 * 1.5 - 100)
+    assert figures["phase_profitable.successes_count"]["value"] == 160
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_what_the_first_release_with_the_policy_went_through_is_what_its_canary_was(warehouse, simulated):
+    tried = "e" * 64
+    runs = made_up.traffic(48, "release", 20, 0.8, simulated=simulated)
+    warehouse.ingest([replace(run, release_id=tried, release_channel="canary") for run in runs])
+    made_up.build(warehouse)
+    nothing_to_try = {"answer": "GO", "reason": "the same", "metrics": [], "expired": False,
+                      "decided_at": "2026-11-23T10:00:00+00:00"}  # fmt: skip
+    made_up.store(warehouse, SIMULATED, decision=nothing_to_try, same_policy={RELEASE: tried})
+    assert collect(warehouse, RELEASE).figures["decision.canary_answer"].simulated == simulated
+
+
 def test_a_week_with_an_unknown_cost_says_nothing_of_prices(warehouse):
     unpriced = made_up.traffic(47, "release", 100, 1.0)
     warehouse.ingest(

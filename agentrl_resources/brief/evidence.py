@@ -109,9 +109,9 @@ ORDER BY iso_week DESC LIMIT 1
 _TRAFFIC_COSTS = """
 SELECT
     'traffic' AS basis,
-    $release AS pair,
+    $pair AS pair,
     iso_week,
-    CASE release_id WHEN $release THEN 'release' ELSE 'reference' END AS role,
+    CASE WHEN list_contains($releases, release_id) THEN 'release' ELSE 'reference' END AS role,
     count(*) AS n,
     count(*) FILTER (success) AS successes,
     CASE WHEN count(*) = count(cost) THEN sum(cost) END AS cost,
@@ -119,7 +119,7 @@ SELECT
 FROM stg_runs
 WHERE
     workflow = $workflow AND release_channel <> 'offline_eval' AND success IS NOT NULL
-    AND release_id IN ($release, $parent)
+    AND list_contains(list_concat($releases, $references), release_id)
 GROUP BY ALL
 ORDER BY ALL
 """
@@ -140,6 +140,7 @@ def store_evidence(
     tool_policy: ToolPolicy | None = None,
     programme_cost: float | None = None,
     lineage: Mapping[str, str | None] | None = None,
+    same_policy: Mapping[str, str] | None = None,
 ) -> None:
     """Store what the brief of a release rests on; what was stored of this release before is replaced.
 
@@ -147,6 +148,7 @@ def store_evidence(
     `comparison` is the report of the offline evaluation, by temperature. `decision` is the canary's, `drill` the
     report of the rollback drill, `expansion` {"stopped": bool, "gates": [names]}, `programme_cost` what improving the
     workflow has cost so far, EUR, and `lineage` the champions so far with their parents: what they saved counts too.
+    `same_policy` names for each release that serves an earlier one's policy that earlier one: they count as one.
     `None` is "not measured yet" and is said so on the brief.
 
     What cannot be shown to be real counts as simulated. Needs the marts to be built.
@@ -158,6 +160,7 @@ def store_evidence(
         raise AgentRLError(f"Release {release[:12]} is the baseline itself: a brief compares a release with it.")
     policy, baseline = f"@{digests['policy'][:12]}", f"@{digests['sft_checkpoint'][:12]}"
     names = settings["workflow"]
+    first = {release: release, **(same_policy or {})}
     simulated = _any(warehouse, _SIMULATED_EPISODES, [workflow, policy])
     stopped = expansion or {"stopped": None, "gates": None}
     rows: dict[str, list[Row]] = {
@@ -196,9 +199,9 @@ def store_evidence(
         "brief_scores": _scores(warehouse, workflow),
         "brief_costs": [
             *_offline_costs(warehouse, workflow, policy, baseline),
-            *_traffic_costs(warehouse, workflow, {**(lineage or {}), release: manifest["parent"]}),
+            *_traffic_costs(warehouse, workflow, {**(lineage or {}), release: manifest["parent"]}, first),
         ],
-        **_decision(decision, decision is not None and _any(warehouse, _SIMULATED_CANARY, [workflow, release])),
+        **_decision(decision, decision is not None and _any(warehouse, _SIMULATED_CANARY, [workflow, first[release]])),
         **_drill(drill),
     }
     replace_rows(warehouse, release, rows)
@@ -293,12 +296,26 @@ def _offline_costs(warehouse: Warehouse, workflow: str, policy: str, baseline: s
     ]
 
 
-def _traffic_costs(warehouse: Warehouse, workflow: str, parents: Mapping[str, str | None]) -> list[Row]:
-    """Both sides' totals week by week, for each release beside its parent, which is the reference."""
+def _traffic_costs(
+    warehouse: Warehouse, workflow: str, parents: Mapping[str, str | None], first: Mapping[str, str]
+) -> list[Row]:
+    """Both sides' totals week by week, for each policy beside its parent's, which is the reference.
+
+    `first` names the release that each one with the same policy counts as.
+    """
+
+    def with_policy_of(release: str | None) -> list[str]:
+        known = {named for named in (*parents, *parents.values()) if named is not None}
+        wanted = release and first.get(release, release)
+        return sorted(named for named in known if first.get(named, named) == wanted)
+
     rows = []
     with warehouse.connect(read_only=True) as connection:
         for release, parent in parents.items():
-            found = connection.execute(_TRAFFIC_COSTS, {"release": release, "parent": parent, "workflow": workflow})
+            if first.get(release, release) != release:
+                continue
+            sides = {"pair": release, "releases": with_policy_of(release), "references": with_policy_of(parent)}
+            found = connection.execute(_TRAFFIC_COSTS, {"workflow": workflow, **sides})
             names = [column[0] for column in found.description or ()]
             rows += [dict(zip(names, row, strict=True)) for row in found.fetchall()]
     return rows

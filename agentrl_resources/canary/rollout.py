@@ -78,9 +78,9 @@ class CanaryRollout:
     @property
     def needs_traffic(self) -> bool:
         """Whether there is anything to try: the release is not the champion, and answers otherwise than it does."""
-        champion = self.registry.pointers().champion
-        if champion is None or champion == self.release:
-            return champion is None
+        champion, gateway = self.registry.pointers().champion, self.settings.gateway
+        if champion is None or champion == self.release or gateway.champion_url or gateway.canary_url:
+            return champion != self.release
         return not serves_the_same(self.registry.manifest(self.release), self.registry.manifest(champion))
 
     def next_step(self, again: bool) -> Look:
@@ -96,6 +96,8 @@ class CanaryRollout:
         if pointers.canary is None and _unjudged(self.registry) != self.release:
             if decisions and not again:
                 return Look(decisions[-1], "rolled back" if decisions[-1]["answer"] == "GO" else "failed back", 0.0)
+            if not again and due(self.registry) != self.release:
+                raise AgentRLError(f"Release {self.release[:12]} begins no canary by itself: it is not its turn")
             if not self.needs_traffic:
                 self.registry.promote(self.release, who=WHO, why=NOTHING_TO_TRY, seen=pointers)
                 return Look(self._nothing_to_try(), "promoted", 100.0)
@@ -146,6 +148,11 @@ class CanaryRollout:
     def _ended(self) -> Look:
         """The gateway, or a person, was faster. What the gateway ended has broken a gate; a person may have reasons."""
         ended, end = self.registry.canary_end() or (None, None)
+        if (canary := self.registry.pointers().canary) is not None:
+            raise AgentRLError(
+                f"Release {self.release[:12]} is not the canary, {canary[:12]} is. "
+                "Promote that one or fail it back first"
+            )
         if end is None or ended != self.release or end.champion == self.release:
             raise AgentRLError(f"Release {self.release[:12]} is not the canary; start it first")
         reason = f"{end.who} ended the canary: {end.why}"
@@ -170,7 +177,8 @@ def due(registry: Registry) -> str | None:
     """The release that a look is due for, or None when there is nothing to decide.
 
     It is the canary; then one that the gateway or a person ended and that was not judged since; then the candidate, if
-    it was not judged yet, was bundled for the way back that there is now, and expansion is not stopped.
+    it was not judged yet, was bundled beside the present champion for the way back that there is now, and expansion is
+    not stopped. So what was rolled back does not return by itself, nor does new evidence for its policy.
     """
     pointers = registry.pointers()
     if pointers.canary is not None:
@@ -181,7 +189,8 @@ def due(registry: Registry) -> str | None:
     if candidate is None or registry.decisions(candidate) or registry.expansion.state().stopped:
         return None
     manifest = registry.manifest(candidate)
-    return candidate if manifest["rollback_target"] == registry.way_back(manifest, pointers) else None
+    present = pointers.champion in (candidate, manifest["parent"])
+    return candidate if present and manifest["rollback_target"] == registry.way_back(manifest, pointers) else None
 
 
 def is_on_trial(registry: Registry, release: str) -> bool:

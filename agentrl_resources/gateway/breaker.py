@@ -5,8 +5,8 @@ that may be looked at each time (`evaluation.BernoulliEProcess`). A canary that 
 nearly as soon as one that was broken from the start.
 
 What the champion suffers as well, an overloaded machine or a database that is away, is not the canary's failure: while
-the champion's answers would fail under the canary's rules, the canary is allowed to fail as often (with one standard
-error, since that is known of some answers only), and half as often again.
+the champion's answers would fail under the canary's rules, the canary is allowed to fail as often, and half as often
+again.
 """
 
 import math
@@ -30,11 +30,6 @@ class Recent:
 
     share: float = 0.0
     answers: int = 0
-
-    @property
-    def likely_at_most(self) -> float:
-        """The share and one standard error of it: a few good answers in a row are not yet a better champion."""
-        return self.share + math.sqrt(self.share * (1 - self.share) / max(1, min(self.answers, MEMORY)))
 
     def update(self, event: bool) -> None:
         """Takes one answer in."""
@@ -71,7 +66,7 @@ class Watched:
     @property
     def allowed(self) -> float:
         """The limit in force, in steps of a percent."""
-        relative = min(ALLOWANCE * self.champion.likely_at_most, LARGEST_ALLOWED)
+        relative = min(ALLOWANCE * self.champion.share, LARGEST_ALLOWED)
         return max(self.limit, math.floor(100 * relative) / 100)
 
 

@@ -192,6 +192,16 @@ class Registry(Manifests):
             return seen.champion
         return seen.previous
 
+    def first_with_its_policy(self, release: str) -> str:
+        """The earliest of the release and its parents in line that serve the same: the one whose canary tried it."""
+        manifest = self.manifest(release)
+        while manifest["parent"] is not None:
+            parent = self.manifest(manifest["parent"])
+            if not serves_the_same(manifest, parent):
+                break
+            release, manifest = manifest["parent"], parent
+        return release
+
     def champions(self) -> set[str]:
         """Every release that was ever the champion."""
         return {state.champion for state in self.history() if state.champion is not None}
