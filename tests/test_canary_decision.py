@@ -38,7 +38,7 @@ def test_a_better_canary_is_let_through_and_says_by_how_much() -> None:
     ("harm", "name"),
     [
         ({"success": 0.6}, "success"),
-        ({"override": 0.3}, "human_override"),
+        ({"override": 0.5}, "human_override"),
         ({"tool_error": 0.4}, "tool_error"),
         ({"ms": 2000.0}, "latency"),
         ({"cost": 0.03}, "cost_per_success"),
@@ -48,7 +48,7 @@ def test_a_better_canary_is_let_through_and_says_by_how_much() -> None:
 def test_each_kind_of_harm_is_stopped_and_named_however_good_the_rest(harm: dict[str, float], name: str) -> None:
     rng = seeded()
     for _ in range(3):
-        decision = look(traffic(rng, 2500, 10, BETTER | harm), hours=1000)
+        decision = look(traffic(rng, 5000, 10, BETTER | harm), hours=1000)
         assert decision.answer == "NO-GO"
         assert not decision.expired
         blamed = [each.metric for each in decision.metrics if each.answer == "NO-GO"]
