@@ -8,7 +8,7 @@ from typing import Any
 
 from telemetry_samples import SQL_FOLDER
 
-from agentrl_resources.brief import store_evidence
+from agentrl_resources.brief import phases, store_evidence
 from agentrl_resources.evaluation import Evidence, compare_arms, judge, paired, parse_gate
 from agentrl_resources.telemetry import RunRecord, Warehouse, build_models, load_models
 from agentrl_resources.workflow import ToolPolicy, ToolRule
@@ -208,3 +208,8 @@ def store(made: Warehouse, evaluated: list[RunRecord], **changes: Any) -> None:
 
 def relabelled(runs: list[RunRecord], **fields: Any) -> list[RunRecord]:
     return [replace(run, **fields) for run in runs]
+
+
+def conditions(made: Warehouse) -> dict[str, dict[str, Any]]:
+    """The conditions for the next steps of the stored release, by name."""
+    return {row["condition"]: row for phase in phases(made, RELEASE) for row in phase["conditions"]}

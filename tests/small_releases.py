@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.files import Artifact, ArtifactStore, write_atomic
-from agentrl_resources.release import BUNDLE_ARTIFACTS, Pointers, Registry, build_manifest, verify
+from agentrl_resources.files import Artifact, ArtifactStore, digest_json, write_atomic
+from agentrl_resources.release import BUCKETS, BUNDLE_ARTIFACTS, Pointers, Registry, build_manifest, verify
 from agentrl_resources.settings import Settings, load_settings
 
 SETTINGS = load_settings(Path(__file__).parent.parent / "workflow.yaml")
@@ -78,3 +78,9 @@ def promote_through_canary(registry: Registry, release: str) -> Pointers:
         registry.start_canary(release, 5, **WHO, seen=registry.pointers())
         registry.record_decision(release, {"answer": "GO", "reason": "it went well"})
     return registry.promote(release, **WHO, seen=registry.pointers())
+
+
+def add_changed(registry: Registry, manifest: dict[str, Any]) -> str:
+    """A release of a manifest that was changed: its routing is derived from the rest again."""
+    content = {field: value for field, value in manifest.items() if field != "routing"}
+    return registry.add({**content, "routing": {"salt": digest_json(content), "buckets": BUCKETS}})

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from conftest import Command
+from small_releases import add_changed
 
 from agentrl_assets.automation import canary_sensor
 from agentrl_assets.brief import reliability_brief
@@ -16,9 +17,9 @@ from agentrl_assets.canary import a_broken_canary_is_failed_back, canary_rollout
 from agentrl_resources.canary import CanaryRollout, due
 from agentrl_resources.dagster_resources import Training, Workspace, write_dagster_yaml
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.files import digest_json, locked
+from agentrl_resources.files import locked
 from agentrl_resources.gateway import bucket
-from agentrl_resources.release import BROKE_OFF, BUCKETS
+from agentrl_resources.release import BROKE_OFF
 from agentrl_resources.telemetry import RunRecord, Spool
 
 LATER = {"who": "test", "why": "the candidate is to be tried again"}
@@ -50,8 +51,7 @@ def look(project: Workspace, history: dg.DagsterInstance) -> dg.ExecuteInProcess
 def propose(project: Workspace, manifest: dict[str, Any]) -> str:
     """Makes a manifest that was changed a release and the candidate."""
     registry = project.registry
-    content = {field: value for field, value in manifest.items() if field != "routing"}
-    release = registry.add({**content, "routing": {"salt": digest_json(content), "buckets": BUCKETS}})
+    release = add_changed(registry, manifest)
     registry.propose(release, who="test", why="it is newer", seen=registry.pointers())
     return release
 

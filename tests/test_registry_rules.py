@@ -11,11 +11,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from small_releases import GATES, GO, WHO, promote_through_canary, release_of
+from small_releases import GATES, GO, WHO, add_changed, promote_through_canary, release_of
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.files import digest_json
-from agentrl_resources.release import BUCKETS, Pointers, Registry
+from agentrl_resources.release import Pointers, Registry
 
 
 @pytest.fixture
@@ -92,9 +91,8 @@ def test_a_share_is_a_share(registry: Registry, percent: float) -> None:
 
 def again(registry: Registry, release: str, **changes: Any) -> str:
     """The same release with new evidence, as a bundle that goes back where that one does."""
-    manifest = {**registry.manifest(release), "rollback_target": registry.pointers().previous, **changes}
-    del manifest["routing"]
-    return registry.add({**manifest, "routing": {"salt": digest_json(manifest), "buckets": BUCKETS}})
+    way_back = {"rollback_target": registry.pointers().previous}
+    return add_changed(registry, {**registry.manifest(release), **way_back, **changes})
 
 
 def test_a_release_with_the_champions_own_policy_needs_no_canary(registry: Registry) -> None:

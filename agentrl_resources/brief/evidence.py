@@ -303,18 +303,18 @@ def _traffic_costs(
 
     `first` names the release that each one with the same policy counts as.
     """
+    known = {release for release in (*parents, *parents.values()) if release is not None}
+    counts_as = {release: first.get(release, release) for release in known}
 
-    def with_policy_of(release: str | None) -> list[str]:
-        known = {named for named in (*parents, *parents.values()) if named is not None}
-        wanted = release and first.get(release, release)
-        return sorted(named for named in known if first.get(named, named) == wanted)
+    def like(release: str | None) -> list[str]:
+        return sorted(one for one in known if release is not None and counts_as[one] == counts_as[release])
 
     rows = []
     with warehouse.connect(read_only=True) as connection:
         for release, parent in parents.items():
-            if first.get(release, release) != release:
+            if counts_as[release] != release:
                 continue
-            sides = {"pair": release, "releases": with_policy_of(release), "references": with_policy_of(parent)}
+            sides = {"pair": release, "releases": like(release), "references": like(parent)}
             found = connection.execute(_TRAFFIC_COSTS, {"workflow": workflow, **sides})
             names = [column[0] for column in found.description or ()]
             rows += [dict(zip(names, row, strict=True)) for row in found.fetchall()]

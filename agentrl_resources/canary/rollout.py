@@ -79,8 +79,10 @@ class CanaryRollout:
     def needs_traffic(self) -> bool:
         """Whether there is anything to try: the release is not the champion, and answers otherwise than it does."""
         champion, gateway = self.registry.pointers().champion, self.settings.gateway
-        if champion is None or champion == self.release or gateway.champion_url or gateway.canary_url:
-            return champion != self.release
+        if champion == self.release:
+            return False
+        if champion is None or gateway.champion_url or gateway.canary_url:
+            return True
         return not serves_the_same(self.registry.manifest(self.release), self.registry.manifest(champion))
 
     def next_step(self, again: bool) -> Look:
@@ -155,17 +157,18 @@ class CanaryRollout:
             )
         if end is None or ended != self.release or end.champion == self.release:
             raise AgentRLError(f"Release {self.release[:12]} is not the canary; start it first")
-        reason = f"{end.who} ended the canary: {end.why}"
-        decision = {"answer": "NO-GO", "reason": reason, "metrics": [], "decided_at": end.at, "expired": False}
-        self.registry.record_decision(self.release, decision)
+        decision = self._record("NO-GO", f"{end.who} ended the canary: {end.why}", end.at)
         if end.action == BROKE_OFF:
             self._broke("canary_breaker", datetime.fromisoformat(end.at), end.why)
         return Look(decision, "failed back", 0.0)
 
     def _nothing_to_try(self) -> dict[str, Any]:
         """Keeps why, once it is promoted: a crash in between leaves no GO of a release that never was champion."""
-        now = datetime.now(UTC).isoformat()
-        decision = {"answer": "GO", "reason": NOTHING_TO_TRY, "metrics": [], "decided_at": now, "expired": False}
+        return self._record("GO", NOTHING_TO_TRY, datetime.now(UTC).isoformat())
+
+    def _record(self, answer: str, reason: str, at: str) -> dict[str, Any]:
+        """Keeps a decision that was made without statistics."""
+        decision = {"answer": answer, "reason": reason, "metrics": [], "decided_at": at, "expired": False}
         self.registry.record_decision(self.release, decision)
         return decision
 
