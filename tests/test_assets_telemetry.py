@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from agentrl_assets.definitions import defs
 from agentrl_assets.reliability import outdated_weeks, reliability_score
@@ -49,7 +50,7 @@ def test_spooled_runs_become_a_weekly_score_and_a_late_one_makes_its_week_outdat
         [*MARTS, reliability_score], workspace, instance, selection=[reliability_score], partition_key="2026-11-16"
     ).success
     built = latest_build(instance, "reliability_score", "2026-11-16")
-    assert built.metadata["reliability_score"] == 0.5 * (1 - 1 / 40)
+    assert built.metadata["reliability_score"] == pytest.approx(0.5 * (1 - 1 / 40))
     assert str(built.metadata["trend"]).startswith("![trend](data:image/png;base64,")
     assert outdated_weeks(instance, workspace) == []
 

@@ -81,6 +81,11 @@ def in_micro_batches(
     return [answers[position] for position in range(len(rows))]
 
 
+def upcast(tensor: Any) -> Any:
+    """Half precision as float32, which sums over tokens and vocabularies need; what is as fine or finer as it is."""
+    return tensor.float() if tensor.element_size() < 4 else tensor
+
+
 def next_token_logprobs(logits: Any, ids: Any, temperature: float) -> Any:
     """Log-probability of each token given those before it.
 
@@ -94,7 +99,7 @@ def next_token_logprobs(logits: Any, ids: Any, temperature: float) -> Any:
     """
     import torch
 
-    logprobs = torch.log_softmax(logits[:, :-1].float() / (temperature or 1.0), dim=-1)
+    logprobs = torch.log_softmax(upcast(logits[:, :-1]) / (temperature or 1.0), dim=-1)
     picked = logprobs.gather(-1, ids[:, 1:, None])[..., 0]
     return torch.nn.functional.pad(picked, (1, 0))
 

@@ -27,6 +27,7 @@ from agentrl_resources.learning.batching import (
     pad,
     token_logprobs,
     unpadded,
+    upcast,
 )
 from agentrl_resources.learning.checkpoints import load_checkpoint, load_latest_checkpoint, save_checkpoint
 from agentrl_resources.learning.reward import RewardModel, Tokens, running_scores, scorer_inputs
@@ -302,7 +303,7 @@ class PpoTrainer:
         logits = self.policy(**inputs).logits
         logprobs = next_token_logprobs(logits, inputs["input_ids"], self.settings.temperature)
         with torch.no_grad() if self.settings.entropy_coefficient == 0 else torch.enable_grad():
-            distribution = torch.log_softmax(logits[:, :-1].float() / self.settings.temperature, dim=-1)
+            distribution = torch.log_softmax(upcast(logits[:, :-1]) / self.settings.temperature, dim=-1)
             entropy = torch.nn.functional.pad(-(distribution.exp() * distribution).sum(-1), (1, 0))
         return logprobs, entropy
 
@@ -346,7 +347,7 @@ class PpoTrainer:
             logprobs, entropies = self._logprobs_and_entropy([episode.ids for episode in episodes])
             new, entropy, value = logprobs[mask], entropies[mask], self._values(episodes)[mask]
             old, advantage, target = (
-                torch.tensor([x for i in group for x in rows[i]], device=new.device)
+                new.new_tensor([x for i in group for x in rows[i]])
                 for rows in (rollout.logprobs, rollout.advantages, rollout.returns)
             )
             log_ratio = new - old

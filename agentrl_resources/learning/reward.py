@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agentrl_resources.learning.batching import bucketed_order, in_micro_batches, model_inputs, pad
+from agentrl_resources.learning.batching import bucketed_order, in_micro_batches, model_inputs, pad, upcast
 from agentrl_resources.learning.harmony import Encoded
 from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
@@ -44,7 +44,7 @@ def running_scores(scorer: Any, mask: Any, **inputs: Any) -> Any:
     """
     from torch.nn.functional import pad as pad_tensor
 
-    said = scorer(**inputs).logits[:, :-1, 0].float()
+    said = upcast(scorer(**inputs).logits[:, :-1, 0])
     before_chosen = mask[:, 1:]
     mean = (said * before_chosen).cumsum(1) / before_chosen.cumsum(1).clamp(min=1)
     return pad_tensor(SCALE * mean, (1, 0))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentrl_resources.learning.batching import upcast
 from agentrl_resources.learning.harmony import Harmony
 from agentrl_resources.workflow import Episode, EpisodeFactory, Message, Task
 
@@ -119,7 +120,7 @@ class Sampler:
                     use_cache=True,
                     logits_to_keep=1,
                 )
-                tokens = self._next_tokens(rows, output.logits[:, -1].float(), temperature, started)
+                tokens = self._next_tokens(rows, upcast(output.logits[:, -1]), temperature, started)
                 running = [position for position, row in enumerate(rows) if not row.done]
                 if not running:
                     break
@@ -170,7 +171,7 @@ class Sampler:
         else:
             drawn = [float(rows[p].uniforms[rows[p].sampled.tokens_out]) for p in sampling]
             cumulative = logprobs.exp().cumsum(-1)
-            uniforms = torch.tensor(drawn, device=logits.device)[:, None] * cumulative[:, -1:]
+            uniforms = logits.new_tensor(drawn)[:, None] * cumulative[:, -1:]
             chosen = torch.searchsorted(cumulative, uniforms, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
         picked = logprobs.gather(-1, chosen[:, None])[:, 0]
         for position, token, logprob in zip(sampling, chosen.tolist(), picked.tolist(), strict=True):
