@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
+from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import counts, materialized, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import Artifact, canonical_json, read_jsonl, write_jsonl
@@ -21,7 +21,7 @@ _TRAINING_TASKS = 3_000
     group_name="evaluation",
     owners=["team:product"],
     kinds={"jsonl"},
-    code_version=code_version(1, *_SIZES, "seed", workflow=True),
+    code_version=code_version(f"{__name__}:eval_suite", *_SIZES, "seed", workflow=True),
 )
 def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
     """The frozen capability and adversarial tasks, archived by digest."""
@@ -40,7 +40,7 @@ def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
     kinds={"jsonl"},
     deps=["eval_suite", "sft_checkpoint", "ppo_policy", "reward_model", "rubric"],
     code_version=code_version(
-        1,
+        stage_code("offline_eval_suite"),
         *(f"evaluation.{name}" for name in ("temperature", "greedy_control", "concurrency")),
         "workflow.baseline",
         "workflow.reward_model",

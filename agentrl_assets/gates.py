@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from agentrl_assets.project import SETTINGS, code_version
+from agentrl_assets.project import SETTINGS, code_version, stage_code
 from agentrl_assets.reporting import materialized, numbers, table
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Training, Workspace
@@ -24,7 +24,9 @@ from agentrl_resources.telemetry import RunRecord
     owners=["team:platform"],
     kinds={"json"},
     deps=["sft_checkpoint", "ppo_policy", "eval_suite"],
-    code_version=code_version(4, "rollback", "gateway", "canary", "seed", "release.gates", workflow=True),
+    code_version=code_version(
+        stage_code("rollback_drill"), "rollback", "gateway", "canary", "seed", "release.gates", workflow=True
+    ),
     pool="training",
 )
 def rollback_drill(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
@@ -41,7 +43,7 @@ def rollback_drill(context: dg.AssetExecutionContext, training: Training) -> dg.
     owners=["team:platform"],
     kinds={"json"},
     deps=["offline_eval_suite", "rollback_drill"],
-    code_version=code_version(1, "evaluation.temperature"),
+    code_version=code_version(f"{__name__}:gate_evidence", "evaluation.temperature"),
 )
 def gate_evidence(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """What the gates judge: both arms' episodes on the same tasks at the production temperature, and the rollbacks."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
+from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import materialized, numbers, percent, table
 from agentrl_resources.dagster_resources import Training, Workspace
 
@@ -19,7 +19,7 @@ REFUSAL_DRIFT = 0.10
     owners=["team:ml"],
     kinds={"pytorch", "huggingface"},
     deps=["sft_checkpoint", "reward_model"],
-    code_version=code_version(4, "ppo", "workflow.policy_training", "seed", workflow=True),
+    code_version=code_version(stage_code("ppo_policy"), "ppo", "workflow.policy_training", "seed", workflow=True),
     pool="training",
 )
 def ppo_policy(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:

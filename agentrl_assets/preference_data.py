@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
+from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import counts, materialized, numbers, percent, table
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import read_jsonl, write_atomic, write_json, write_jsonl
@@ -22,7 +22,12 @@ from agentrl_resources.preferences import (
 _CLEANING = tuple(f"preferences.{name}" for name in ("holdout_percent", "max_characters", "near_duplicate_similarity"))
 
 
-@dg.asset(group_name="preference_data", owners=["team:product"], kinds={"yaml"}, code_version=code_version(1))
+@dg.asset(
+    group_name="preference_data",
+    owners=["team:product"],
+    kinds={"yaml"},
+    code_version=code_version(f"{__name__}:rubric"),
+)
 def rubric(workspace: Workspace) -> dg.MaterializeResult:
     """What makes an answer good: the criteria, their weights and their wording."""
     found = workspace.source_digest("rubric")
@@ -39,7 +44,7 @@ def rubric(workspace: Workspace) -> dg.MaterializeResult:
     owners=["team:product"],
     kinds={"jsonl"},
     deps=["rubric"],
-    code_version=code_version(1),
+    code_version=code_version(f"{__name__}:raw_preference_data"),
 )
 def raw_preference_data(workspace: Workspace) -> dg.MaterializeResult:
     """Preference pairs as they came, never changed: the user's file, or what the workflow's annotators left."""
@@ -58,7 +63,7 @@ def raw_preference_data(workspace: Workspace) -> dg.MaterializeResult:
     owners=["team:ml"],
     kinds={"jsonl", "duckdb"},
     deps=["raw_preference_data", "rubric"],
-    code_version=code_version(1, *_CLEANING, workflow=True),
+    code_version=code_version(f"{__name__}:cleaned_preference_data", *_CLEANING, workflow=True),
     pool="warehouse",
 )
 def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
@@ -83,7 +88,9 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
     owners=["team:ml"],
     kinds={"pytorch", "jsonl"},
     deps=["cleaned_preference_data", "sft_checkpoint", "rubric"],
-    code_version=code_version(2, "on_policy", "seed", "evaluation.concurrency", workflow=True),
+    code_version=code_version(
+        stage_code("on_policy_preference_data"), "on_policy", "seed", "evaluation.concurrency", workflow=True
+    ),
     pool="training",
 )
 def on_policy_preference_data(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:

@@ -26,7 +26,7 @@ FACTORS = ("success", "human_override", "tool_error")
     kinds={"duckdb"},
     deps=["weekly_reliability", "weekly_metrics", "stg_counted_runs"],
     partitions_def=WEEKS,
-    code_version=code_version(1, "monitoring", "workflow.target"),
+    code_version=code_version(f"{__name__}:reliability_score", "monitoring", "workflow.target"),
     pool="warehouse",
 )
 def reliability_score(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
+from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import materialized, numbers, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 
@@ -14,7 +14,7 @@ from agentrl_resources.dagster_resources import Training, Workspace
     owners=["team:ml"],
     kinds={"pytorch", "huggingface"},
     deps=["cleaned_preference_data", "on_policy_preference_data", "sft_checkpoint"],
-    code_version=code_version(3, "reward", "seed", workflow=True),
+    code_version=code_version(stage_code("reward_model"), "reward", "seed", workflow=True),
     pool="training",
 )
 def reward_model(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:

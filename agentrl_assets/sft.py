@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
+from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import materialized, numbers, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.evaluation import wilson
@@ -16,7 +16,7 @@ SUCCESS_FLOOR = 0.10
     owners=["team:ml"],
     kinds={"huggingface"},
     deps=["cleaned_preference_data"],
-    code_version=code_version(1, "model.base", "model.vocabulary", workflow=True),
+    code_version=code_version(stage_code("tokenizer"), "model.base", "model.vocabulary", workflow=True),
     pool="training",
 )
 def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
@@ -31,7 +31,9 @@ def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.Mater
     kinds={"pytorch", "huggingface"},
     deps=["cleaned_preference_data", "tokenizer"],
     code_version=code_version(
-        2, "model", "sft", "seed", "evaluation.temperature", "evaluation.concurrency", workflow=True
+        stage_code("sft_checkpoint"),
+        *("model", "sft", "seed", "evaluation.temperature", "evaluation.concurrency"),
+        workflow=True,
     ),
     pool="training",
 )

@@ -33,7 +33,7 @@ KEEP_READ_SEGMENTS = timedelta(days=30)
     owners=["team:platform"],
     kinds={"duckdb"},
     deps=["offline_eval_suite"],
-    code_version=code_version(2),
+    code_version=code_version(f"{__name__}:agent_runs"),
     pool="warehouse",
 )
 def agent_runs(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
@@ -107,7 +107,7 @@ def _model_asset(model: SqlModel) -> dg.AssetsDefinition:
         kinds={"duckdb", "sql"},
         deps=sorted({_asset_of(source) for source in model.depends_on}),
         description=f"{model.rules.description}\n\n```sql\n{model.sql}\n```",
-        code_version=f"1-{digest_json(model.sql)[:12]}",
+        code_version=f"{code_version('agentrl_resources.telemetry:build_model')}-{digest_json(model.sql)[:12]}",
         metadata={"dagster/column_lineage": dg.TableColumnLineage(lineage), "layer": model.layer},
         pool="warehouse",
     )
