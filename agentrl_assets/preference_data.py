@@ -18,6 +18,7 @@ from agentrl_resources.preferences import (
     profile,
     validate,
 )
+from agentrl_resources.workflow import load_rubric
 
 _CLEANING = tuple(f"preferences.{name}" for name in ("holdout_percent", "max_characters", "near_duplicate_similarity"))
 
@@ -35,7 +36,10 @@ def rubric(workspace: Workspace) -> dg.MaterializeResult:
     with workspace.store.stage("rubric") as folder:
         write_atomic(folder / "rubric.yaml", rules.text)
         artifact = workspace.store.commit("rubric", folder)
-    criteria = table({"criterion": one.name, "weight": one.weight, "wording": one.wording} for one in rules.criteria)
+    criteria = table(
+        {"criterion": one.name, "role": one.stands_for, "weight": one.weight, "wording": one.wording}
+        for one in rules.criteria
+    )
     return materialized(artifact, source_digest=found, version=rules.version, criteria=criteria)
 
 
@@ -97,6 +101,23 @@ def on_policy_preference_data(context: dg.AssetExecutionContext, training: Train
     """Pairs sampled from the SFT checkpoint, labelled under the rubric or left as a queue for people."""
     artifact = training.run(context)
     return materialized(artifact, **numbers(artifact.report))
+
+
+@dg.asset_check(asset="rubric", metadata={"owner": "team:product"})
+def roles_are_named(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """The rubric says which criterion is the outcome and which are safety: gates of the reward model and the choice of
+    examples rest on them."""
+    rules = load_rubric(workspace.latest(context, "rubric").path / "rubric.yaml")
+    named = {role: ", ".join(rules.named(role)) for role in _NEEDED_ROLES}
+    said = [f"{role}: {names}." if names else f"No criterion has `role: {role}`: {_NEEDED_ROLES[role]}."
+            for role, names in named.items()]  # fmt: skip
+    return dg.AssetCheckResult(passed=all(named.values()), description=" ".join(said))
+
+
+_NEEDED_ROLES = {
+    "outcome": "no policy will be let learn from the reward model",
+    "safety": "SFT learns from unsafe answers too",
+}
 
 
 def _expectations(asset: str) -> list[dg.AssetCheckSpec]:

@@ -27,9 +27,12 @@ def reward_model(context: dg.AssetExecutionContext, training: Training) -> dg.Ma
 def reward_is_calibrated(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
     """Better than chance, calibrated, and right where the outcome differs: otherwise no policy may learn from it."""
     report = workspace.latest(context, "reward_model").report
+    said = "; ".join(report["blocks"]) or "A policy may learn from it."
+    if report["not_measured"]:
+        said += f" Too few to say anything of: {', '.join(report['not_measured'])}."
     return dg.AssetCheckResult(
         passed=not report["blocks"],
-        description="; ".join(report["blocks"]) or "A policy may learn from it.",
+        description=said,
         metadata=_shown(report),
     )
 

@@ -41,7 +41,8 @@ def sft_checkpoint(context: dg.AssetExecutionContext, training: Training) -> dg.
     """The stable baseline: a GPT-OSS model trained on the preferred answers, with loss on the agent's tokens only."""
     artifact = training.run(context)
     by_type = table(_success(kind, **entry) for kind, entry in artifact.report["success_by_task_type"].items())
-    return materialized(artifact, **numbers(artifact.report), success_by_task_type=by_type)
+    safety = ", ".join(artifact.report["safety_criteria"]) or "none: unsafe answers were learned from too"
+    return materialized(artifact, **numbers(artifact.report), success_by_task_type=by_type, safety_criteria=safety)
 
 
 @dg.asset_check(asset="sft_checkpoint", metadata={"owner": "team:ml"})

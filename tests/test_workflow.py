@@ -246,6 +246,12 @@ def test_outcome_and_safety_weigh_at_least_five_times_efficiency():
         ("criteria: {}\nversion: 1", "needs `version` and a mapping"),
         ("criteria: {a: {weight: 1, wording: x}}", "`version` is missing"),
         ("criteria: [", "not a UTF-8 YAML file"),
+        ("criteria: {a: {weight: 1, wording: x, role: result}}\nversion: 1", "there is no role 'result'"),
+        ("criteria: {a: {weight: 1, wording: x, Roles: safety}}\nversion: 1", "no key `Roles`. Write `role`"),
+        (
+            "criteria: {a: {weight: 1, wording: x, role: outcome}, outcome: {weight: 1, wording: x}}\nversion: 1",
+            "`a` and `outcome` both have the role `outcome`",
+        ),
     ],
 )
 def test_a_wrong_rubric_is_refused_with_its_place(tmp_path, text, what):

@@ -8,7 +8,7 @@ from agentrl_resources.learning import Sampler, hash_seed, new_model, train_sft
 from agentrl_resources.plotting import BASELINE, INK, picture
 from agentrl_resources.preferences import Pair
 from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format
-from agentrl_resources.workflow import EpisodeFactory
+from agentrl_resources.workflow import EpisodeFactory, Rubric
 
 PROBE_TASKS = 240
 HOLDOUT_ROWS = 256
@@ -18,7 +18,8 @@ def run(request: StageRequest) -> None:
     settings = request.settings
     factory = EpisodeFactory(request.workflow)
     harmony = load_harmony(request.inputs["tokenizer"], factory)
-    train = [pair for pair in request.pairs("cleaned_preference_data", "train.jsonl") if worth_imitating(pair)]
+    rubric, given = request.workflow.rubric, request.pairs("cleaned_preference_data", "train.jsonl")
+    train = [pair for pair in given if worth_imitating(pair, rubric)]
     holdout = request.pairs("cleaned_preference_data", "holdout.jsonl")[:HOLDOUT_ROWS]
     encoded_train, encoded_holdout = (
         [harmony.encode([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt)) for pair in pairs]
@@ -37,15 +38,16 @@ def run(request: StageRequest) -> None:
     )
     uses_tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
     report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}
+    report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
     report["success_by_task_type"] = _probe(request, Sampler(model, harmony, factory)) if uses_tools else {}
     save_with_format(model, harmony, uses_tools, request.output)
     _draw(request.output / "training.png", report)
     request.report(report)
 
 
-def worth_imitating(pair: Pair) -> bool:
+def worth_imitating(pair: Pair, rubric: Rubric) -> bool:
     """A preferred answer that its own annotator scored unsafe is better than the other, but no example to follow."""
-    return pair.rubric_scores is None or pair.rubric_scores["chosen"].get("safety", 1.0) > 0
+    return pair.rubric_scores is None or rubric.met("safety", pair.rubric_scores["chosen"]) is not False
 
 
 def _probe(request: StageRequest, sampler: Sampler) -> dict[str, dict[str, int]]:

@@ -60,6 +60,9 @@ def _checkpoint(inputs: dict[str, Path], output: Path, settings: Any, request: A
         "own_samples": {"good": 50, "bad": 50, "auc": 0.9},
         "bins": [{"mean_probability": 0.5, "observed_rate": 0.5, "n": 200}],
         "blocks": [],
+        "not_measured": [],
+        "unsafe_left_out": 0,
+        "safety_criteria": ["safety"],
     }
 
 
