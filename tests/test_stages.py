@@ -1,11 +1,17 @@
 """What the stages decide by themselves: which pairs count as what, and when no policy may learn."""
 
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
 import pytest
 from small_models import small_factory, small_harmony
 
-from agentrl_resources.learning import Encoded, EncodedPair
+from agentrl_resources.learning import Encoded, EncodedPair, SampledEpisode
+from agentrl_resources.plotting import picture
 from agentrl_resources.preferences import ON_POLICY, Pair
-from agentrl_resources.settings import RewardSettings
+from agentrl_resources.settings import RewardSettings, load_settings
+from agentrl_resources.stages import StageRequest, evaluate, ppo, sft
 from agentrl_resources.stages.reward import (
     encode_pair,
     is_wrong_refusal,
@@ -15,7 +21,7 @@ from agentrl_resources.stages.reward import (
     too_few,
 )
 from agentrl_resources.stages.sft import worth_imitating
-from agentrl_resources.workflow import load_rubric, load_workflow
+from agentrl_resources.workflow import EpisodeFactory, load_rubric, load_workflow
 
 ACTING = load_workflow("order_desk").tool_policy.acting_tools
 RUBRIC = load_workflow("order_desk").rubric
@@ -200,3 +206,65 @@ def test_an_on_policy_pair_keeps_the_tokens_it_was_sampled_with_and_history_choo
     alone = encode_pair(harmony, replace(pair(turns(), turns()), prompt=asked))
     assert sum(long.chosen.mask) == sum(alone.chosen.mask) > 0
     assert len(long.chosen.ids) > len(alone.chosen.ids)
+
+
+class Real:
+    """A workflow of one's own: the built-in one, without the word that its world is made up."""
+
+    def __init__(self):
+        self._inner = small_factory().workflow
+
+    def __getattr__(self, name):
+        if name == "simulated":
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+
+def request_of(workflow, folder):
+    settings = load_settings(Path(__file__).parents[1] / "workflow.yaml")
+    names = {"baseline": "b", "candidate": "c", "reward_model": "r"}
+    return StageRequest(settings, workflow, {}, folder, folder, lambda *_: None, names)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "simulated"), [(small_factory().workflow, True), (Real(), False)], ids=["made up", "real"]
+)
+def test_an_episode_is_simulated_where_the_workflow_says_so(workflow, simulated, tmp_path):
+    factory = EpisodeFactory(workflow)
+    task = workflow.tasks("capability", 1, 1)[0]
+    sampled = SampledEpisode(task, 1, factory.play(task, workflow.scripted_agents(task)["expert"]))
+    request = request_of(workflow, tmp_path)
+    record = evaluate.run_record(request, sampled, None, "candidate", "capability", 0.7, "2026-11-18")
+    assert record.simulated is simulated
+
+
+HISTORY = [{"iteration": i, "score": 0.1 * i, "kl": 0.1, "success": 0.5, "no_action": 0.1, "safety_violations": 0.0}
+           for i in range(2)]  # fmt: skip
+ARM = {"success_rate": 0.5, "success_interval": (0.4, 0.6)}
+CHARTS = [
+    (sft, {"loss": [(1, 2.0), (2, 1.0)], "holdout_loss": 1.0, "success_by_task_type": {"a": {"successes": 1, "n": 2}}}),
+    (ppo, HISTORY),
+    (evaluate, {"0.7": {"capability": {"baseline": ARM, "candidate": ARM}}}),
+]
+
+
+@pytest.mark.parametrize(("stage", "data"), CHARTS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("workflow", "simulated"), [(small_factory().workflow, True), (Real(), False)], ids=["made up", "real"]
+)
+def test_a_chart_of_success_says_simulated_where_the_workflow_does(
+    stage, data, workflow, simulated, tmp_path, monkeypatch
+):
+    titles = []
+
+    @contextmanager
+    def looked_at(path, **shape):
+        with picture(path, **shape) as axes:
+            yield axes
+            titles.extend(one.get_title(loc="left") for one in np.ravel(axes))
+
+    monkeypatch.setattr(stage, "picture", looked_at)
+    stage.draw(tmp_path / "" if stage is ppo else tmp_path / "x.png", data, request_of(workflow, tmp_path).simulated)
+    of_success = [title for title in titles if "uccess" in title or "Rollouts" in title]
+    assert of_success
+    assert all(("(simulated)" in title) == simulated for title in of_success)

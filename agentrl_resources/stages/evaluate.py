@@ -13,7 +13,7 @@ from agentrl_resources.learning import SampledEpisode, Sampler, hash_seed, load_
 from agentrl_resources.plotting import BASELINE, CANDIDATE, picture
 from agentrl_resources.stages.request import StageRequest, load_harmony
 from agentrl_resources.telemetry import RunRecord
-from agentrl_resources.workflow import EpisodeFactory, Task
+from agentrl_resources.workflow import EpisodeFactory, Task, is_simulated
 
 SUITES = ("capability", "adversarial")
 ARMS = ("baseline", "candidate")
@@ -45,7 +45,7 @@ def run(request: StageRequest) -> None:
         for record in records:
             file.write(canonical_json(asdict(record)) + b"\n")
     comparison = {f"{temperature:g}": compare_arms(paired(records, temperature)) for temperature in temperatures}
-    _draw(request.output / "comparison.png", comparison)
+    draw(request.output / "comparison.png", comparison, request.simulated)
     request.report({"episodes": len(records), "comparison": comparison, "temperatures": temperatures})
 
 
@@ -74,12 +74,12 @@ def _records(
 ) -> list[RunRecord]:
     started_at = datetime.now(UTC).isoformat()
     return [
-        _record(request, episode, None if kls is None else kls[index], arm, suite, temperature, started_at)
+        run_record(request, episode, None if kls is None else kls[index], arm, suite, temperature, started_at)
         for index, episode in enumerate(episodes)
     ]
 
 
-def _record(
+def run_record(
     request: StageRequest,
     sampled: SampledEpisode,
     kl: float | None,
@@ -88,6 +88,7 @@ def _record(
     temperature: float,
     started_at: str,
 ) -> RunRecord:
+    """The run record of one episode; `kl` in nats from the baseline."""
     episode, workflow = sampled.episode, request.workflow
     transcript, outcome = episode.transcript, episode.outcome
     calls = transcript.tool_calls
@@ -110,7 +111,7 @@ def _record(
         started_at=started_at,
         assigned_channel="offline_eval",
         served_channel="offline_eval",
-        simulated=True,
+        simulated=is_simulated(workflow),
         arm=arm,
         suite=suite,
         temperature=temperature,
@@ -126,7 +127,8 @@ def _record(
     )
 
 
-def _draw(path: Path, comparison: dict[str, Any]) -> None:
+def draw(path: Path, comparison: dict[str, Any], simulated: str) -> None:
+    """Success of both arms, suite by suite. `simulated`: what the title ends with."""
     bars = [
         (f"{suite}\n{'greedy' if temperature == '0' else f'temperature {temperature}'}", result)
         for temperature, suites in comparison.items()
@@ -143,5 +145,6 @@ def _draw(path: Path, comparison: dict[str, Any]) -> None:
             places = [index + offset for index in range(len(bars))]
             axes.bar(places, rates, width=0.38, yerr=errors, color=colour, capsize=3, label=arm)
         axes.set_xticks(range(len(bars)), [label for label, _ in bars])
-        axes.set(title="Success on held-out tasks, both arms on the same tasks and seeds (simulated)", ylim=(0, 1.15))
+        title = f"Success on held-out tasks, both arms on the same tasks and seeds{simulated}"
+        axes.set(title=title, ylim=(0, 1.15))
         axes.legend(ncols=2, loc="upper left")

@@ -9,7 +9,7 @@ from agentrl_resources.files import read_json, read_jsonl, write_json
 from agentrl_resources.learning import Harmony, load_tokenizer
 from agentrl_resources.preferences import Pair
 from agentrl_resources.settings import Settings
-from agentrl_resources.workflow import EpisodeFactory, Workflow
+from agentrl_resources.workflow import EpisodeFactory, Workflow, is_simulated
 
 Progress = Callable[[int, int, str], None]
 
@@ -31,6 +31,11 @@ class StageRequest:
     progress: Progress
     versions: Mapping[str, str]
     parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def simulated(self) -> str:
+        """What stands behind the title of a picture and the name of an annotator, where the workflow is simulated."""
+        return " (simulated)" if is_simulated(self.workflow) else ""
 
     def report(self, numbers: Mapping[str, Any]) -> None:
         """Writes the stage's numbers where everybody looks for them."""

@@ -41,7 +41,7 @@ def run(request: StageRequest) -> None:
     report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
     report["success_by_task_type"] = _probe(request, Sampler(model, harmony, factory)) if uses_tools else {}
     save_with_format(model, harmony, uses_tools, request.output)
-    _draw(request.output / "training.png", report)
+    draw(request.output / "training.png", report, request.simulated)
     request.report(report)
 
 
@@ -61,7 +61,8 @@ def _probe(request: StageRequest, sampler: Sampler) -> dict[str, dict[str, int]]
     return {kind: {"successes": solved[kind], "n": n} for kind, n in sorted(tried.items())}
 
 
-def _draw(path: Path, report: dict[str, Any]) -> None:
+def draw(path: Path, report: dict[str, Any], simulated: str) -> None:
+    """The loss, and success by task type where there is any. `simulated`: what the title of the latter ends with."""
     by_type = report["success_by_task_type"]
     with picture(path, columns=2 if by_type else 1) as axes:
         left = axes[0] if by_type else axes
@@ -72,4 +73,4 @@ def _draw(path: Path, report: dict[str, Any]) -> None:
         if by_type:
             rates = {kind: entry["successes"] / entry["n"] for kind, entry in by_type.items()}
             axes[1].barh(list(rates), list(rates.values()), color=BASELINE)
-            axes[1].set(title="Success on hold-out tasks (simulated)", xlim=(0, 1))
+            axes[1].set(title=f"Success on hold-out tasks{simulated}", xlim=(0, 1))
