@@ -1,17 +1,20 @@
 """What the stages decide by themselves: which pairs count as what, and when no policy may learn."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import small_factory, small_harmony
+from small_models import small_factory, small_harmony, small_model
 
-from agentrl_resources.learning import Encoded, EncodedPair, SampledEpisode
+from agentrl_resources.files import read_json, read_jsonl, write_jsonl
+from agentrl_resources.learning import Encoded, EncodedPair, Harmony, SampledEpisode
 from agentrl_resources.plotting import picture
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings, load_settings
-from agentrl_resources.stages import StageRequest, evaluate, ppo, sft
+from agentrl_resources.stages import StageRequest, evaluate, on_policy, ppo, sft
+from agentrl_resources.stages.request import save_with_format
 from agentrl_resources.stages.reward import (
     encode_pair,
     is_wrong_refusal,
@@ -192,7 +195,6 @@ def test_a_reward_model_is_judged_by_the_criterion_that_the_rubric_names(other_n
 
 def test_an_on_policy_pair_keeps_the_tokens_it_was_sampled_with_and_history_chooses_nothing_in_its_prompt():
     import json
-    from dataclasses import replace
 
     harmony = small_harmony(small_factory())
     sampled = {"chosen": {"ids": [5, 6, 7], "mask": [0, 1, 1]}, "rejected": {"ids": [5, 9], "mask": [0, 1]}}
@@ -208,14 +210,15 @@ def test_an_on_policy_pair_keeps_the_tokens_it_was_sampled_with_and_history_choo
     assert len(long.chosen.ids) > len(alone.chosen.ids)
 
 
-class Real:
-    """A workflow of one's own: the built-in one, without the word that its world is made up."""
+class Without:
+    """The built-in workflow without one of its members, as one of one's own may be."""
 
-    def __init__(self):
+    def __init__(self, missing):
+        self._missing = missing
         self._inner = small_factory().workflow
 
     def __getattr__(self, name):
-        if name == "simulated":
+        if name == self._missing:
             raise AttributeError(name)
         return getattr(self._inner, name)
 
@@ -227,7 +230,9 @@ def request_of(workflow, folder):
 
 
 @pytest.mark.parametrize(
-    ("workflow", "simulated"), [(small_factory().workflow, True), (Real(), False)], ids=["made up", "real"]
+    ("workflow", "simulated"),
+    [(small_factory().workflow, True), (Without("simulated"), False)],
+    ids=["made up", "real"],
 )
 def test_an_episode_is_simulated_where_the_workflow_says_so(workflow, simulated, tmp_path):
     factory = EpisodeFactory(workflow)
@@ -250,7 +255,9 @@ CHARTS = [
 
 @pytest.mark.parametrize(("stage", "data"), CHARTS, ids=lambda value: getattr(value, "__name__", ""))
 @pytest.mark.parametrize(
-    ("workflow", "simulated"), [(small_factory().workflow, True), (Real(), False)], ids=["made up", "real"]
+    ("workflow", "simulated"),
+    [(small_factory().workflow, True), (Without("simulated"), False)],
+    ids=["made up", "real"],
 )
 def test_a_chart_of_success_says_simulated_where_the_workflow_does(
     stage, data, workflow, simulated, tmp_path, monkeypatch
@@ -268,3 +275,31 @@ def test_a_chart_of_success_says_simulated_where_the_workflow_does(
     of_success = [title for title in titles if "uccess" in title or "Rollouts" in title]
     assert of_success
     assert all(("(simulated)" in title) == simulated for title in of_success)
+
+
+@pytest.mark.parametrize("source", [None, "mine.jsonl"])
+@pytest.mark.parametrize(("with_tools", "annotators"), [(True, True), (False, True), (True, False)])
+def test_who_labels_follows_from_the_workflow_and_not_from_where_the_data_are_from(
+    source, with_tools, annotators, tmp_path
+):
+    workflow = small_factory().workflow if annotators else Without("prefer")
+    harmony = small_harmony(EpisodeFactory(workflow))
+    if not with_tools:
+        harmony = Harmony(harmony.tokenizer, None, None)
+    save_with_format(small_model(harmony), harmony, with_tools, tmp_path / "sft")
+    (tmp_path / "data").mkdir()
+    write_jsonl(tmp_path / "data" / "train.jsonl", [pair(turns(), turns()).to_dict()] * 3)
+    request = request_of(workflow, tmp_path)
+    sizes = {"tasks": 3, "holdout_tasks": 2, "samples_per_task": 2, "queue": 2}
+    few = request.settings.on_policy.model_copy(update=sizes)
+    preferences = request.settings.preferences.model_copy(update={"source": source})
+    settings = request.settings.model_copy(update={"on_policy": few, "preferences": preferences})
+    inputs = {"sft_checkpoint": tmp_path / "sft", "cleaned_preference_data": tmp_path / "data"}
+    on_policy.run(replace(request, settings=settings, inputs=inputs))
+    report = read_json(tmp_path / "report.json")
+    if with_tools and annotators:
+        assert report["episodes"] == 10
+        assert report["pairs"] + report["ties"] == 5
+        assert len(list(read_jsonl(tmp_path / "samples.jsonl"))) == 4
+    else:
+        assert len(list(read_jsonl(tmp_path / "queue.jsonl"))) == report["queued"] == 2
