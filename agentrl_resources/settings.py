@@ -164,7 +164,7 @@ class OnPolicySettings(StrictModel):
     temperature: Positive = 1.2
     """Sampling temperature: above production's, so that the answers differ."""
     queue: Count = 100
-    """Pairs of answers that are queued for people where the data are the user's own."""
+    """Pairs of answers that wait for people to label them, where the workflow cannot: dialogues without tools."""
 
 
 class RewardSettings(StrictModel):

@@ -21,11 +21,14 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_bytes, digest_file, digest_json, write_atomic
 
 INSTALLED = frozenset(("site-packages", "dist-packages"))
 DATA = frozenset((".yaml", ".yml", ".json", ".jsonl", ".toml", ".csv", ".txt", ".sql", ".jinja", ".j2", ".typ"))
 """Files that count as part of a package beside its Python files."""
+LARGE = 1_000_000
+"""Bytes from which a data file counts by its size and time: it is looked at whenever the code location is imported."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,7 @@ class SourceCode:
         source = self._source(module)
         if parent := module.rpartition(".")[0]:  # which runs when a module of it is imported
             yield parent, _ALWAYS
-        known = name in source.binds or f"{module}:{name}" not in source.imports.get(name, [f"{module}:{name}"])
-        if not known and name not in ("", _ALWAYS):
+        if name not in ("", _ALWAYS) and not self._has(module, name):
             # a module of this package; or made in a way that cannot be read here
             yield (f"{module}.{name}", "") if self._file(f"{module}.{name}") else (module, "")
             return
@@ -126,8 +128,9 @@ class SourceCode:
             yield from map(_place, places)
 
     def _has(self, module: str, name: str) -> bool:
-        source = self._source(module)
-        return name in source.binds or name in source.imports
+        """Whether a file itself says what a name is. A package that imports a module of its own does not."""
+        source, itself = self._source(module), [f"{module}:{name}"]
+        return name in source.binds or source.imports.get(name, itself) != itself
 
     def _data_beside(self, module: str) -> dict[str, str]:
         """The digests of a package's data files: beside its modules, and in its folders that are no packages."""
@@ -137,7 +140,7 @@ class SourceCode:
             package = module if file.name == "__init__.py" else module.rpartition(".")[0]
             files = _data_files(file.parent) if (file.parent / "__init__.py").exists() else ()
             self._data[file.parent] = {
-                f"{package}/{path.relative_to(file.parent).as_posix()}": digest_file(path) for path in files
+                f"{package}/{path.relative_to(file.parent).as_posix()}": _data_digest(path) for path in files
             }
         return self._data[file.parent]
 
@@ -186,7 +189,7 @@ class SourceCode:
 
     def _save(self) -> None:
         if self._new and self._cache_file is not None and self._cache_file.parent.is_dir():
-            with suppress(OSError):  # next time it is parsed again
+            with suppress(OSError, AgentRLError):  # next time it is parsed again
                 write_atomic(self._cache_file, json.dumps({"read_by": self._read_by, "files": self._cache}))
             self._new = False
 
@@ -202,6 +205,11 @@ def _place(place: str) -> tuple[str, str]:
 
 def _top(module: str) -> str:
     return module.partition(".")[0]
+
+
+def _data_digest(path: Path) -> str:
+    state = path.stat()
+    return digest_file(path) if state.st_size < LARGE else f"{state.st_size} bytes of {state.st_mtime_ns}"
 
 
 def _data_files(folder: Path) -> Iterator[Path]:
@@ -270,7 +278,12 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
         return
     if isinstance(statement, ast.AugAssign):
         return  # it changes what another statement has bound
-    for node in ast.walk(statement):
+    if isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        parts: list[ast.AST] = [*targets]
+    else:
+        parts = [statement]
+    for node in (node for part in parts for node in ast.walk(part)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

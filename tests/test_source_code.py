@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agentrl_assets.project import stage_code
+from agentrl_resources import source_code
 from agentrl_resources.dagster_resources import AROUND, OWN_PACKAGES
 from agentrl_resources.source_code import SourceCode
 from agentrl_resources.stages import STAGES
@@ -182,6 +183,15 @@ def test_every_way_to_import_counts(tmp_path, addition):
     files = {**DESK, "desk/main.py": f"{addition}\n{DESK['desk/main.py']}"}
     before = desk(tmp_path, files)
     assert desk(tmp_path, {**files, "desk/unused.py": "x = 2\n"}) != before
+
+
+def test_a_large_data_file_counts_by_its_size_and_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(source_code, "LARGE", 100)
+    desk(tmp_path, {**DESK, "desk/pairs.jsonl": "x" * 100})
+    before = desk(tmp_path, {})
+    assert desk(tmp_path, {}) == before
+    os.utime(tmp_path / "desk" / "pairs.jsonl", (1, 1))
+    assert desk(tmp_path, {}) != before
 
 
 def test_a_file_that_is_no_python_counts_by_its_bytes_and_a_missing_place_has_no_digest(tmp_path):
