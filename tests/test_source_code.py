@@ -112,15 +112,18 @@ def test_a_query_of_the_brief_is_part_of_it(copy, edit, unedited):
     assert {name for name, digest in digests(copy).items() if digest != unedited[name]} == {"reliability_brief"}
 
 
-def code_versions(folder: Path, home: Path) -> dict[str, str]:
+def code_versions(folder: Path, home: Path, workflow_file: Path = ROOT / "workflow.yaml") -> dict[str, str]:
     script = (
         "import json; from agentrl_assets.definitions import defs; graph = defs.resolve_asset_graph();"
         "print(json.dumps({key.to_user_string(): graph.get(key).code_version for key in graph.get_all_asset_keys()}))"
     )
-    folders = {"AGENTRL_HOME": str(home), "AGENTRL_WORKFLOW_FILE": str(ROOT / "workflow.yaml")}
+    folders = {"AGENTRL_HOME": str(home), "AGENTRL_WORKFLOW_FILE": str(workflow_file)}
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=folder, env={**os.environ, **folders, "PYTHONPATH": str(folder)}, capture_output=True, text=True,
+        cwd=folder,
+        env={**os.environ, **folders, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
+        capture_output=True,
+        text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -168,6 +171,18 @@ def test_a_workflow_of_ones_own_is_what_its_module_imports_from_its_project(tmp_
     text = files[name] + ("more: 1\n" if name.endswith(".yaml") else "y = 2\n")
     unaffected = {"desk/unused.py", "desk/notes.md", "site-packages/wheel_of.py"}
     assert (desk(tmp_path, {**files, name: text}) == before) == (name in unaffected)
+
+
+def test_an_edited_environment_of_ones_own_makes_its_tasks_out_of_date_and_no_other_data(tmp_path):
+    desk(tmp_path, DESK)
+    workflow_file = tmp_path / "workflow.yaml"
+    workflow_file.write_text((ROOT / "workflow.yaml").read_text().replace("order_desk", "desk.main:Desk"))
+    before = code_versions(tmp_path, tmp_path, workflow_file)
+    desk(tmp_path, {"desk/deep.py": "price = 2\n"})
+    after = code_versions(tmp_path, tmp_path, workflow_file)
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"eval_suite", "cleaned_preference_data", "sft_checkpoint", "offline_eval_suite"} <= changed
+    assert changed.isdisjoint({"rubric", "gate_evidence", "agent_runs", "weekly_reliability", "reliability_brief"})
 
 
 @pytest.mark.parametrize(

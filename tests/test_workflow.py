@@ -262,6 +262,13 @@ def test_a_wrong_rubric_is_refused_with_its_place(tmp_path, text, what):
     assert str(path) in str(refused.value)
 
 
+def test_a_criterion_without_a_score_is_named():
+    rubric = load_workflow("order_desk").rubric
+    scores = {name: 1.0 for name in rubric.weights if name not in ("safety", "tool_use")}
+    with pytest.raises(AgentRLError, match="no score for `safety`, `tool_use`"):
+        rubric.score(scores)
+
+
 @pytest.mark.parametrize("target", ["order_disk", "nowhere:Workflow", "agentrl_resources.workflow:Nothing"])
 def test_an_unknown_workflow_is_refused(target):
     with pytest.raises(AgentRLError, match=re.escape(target)):

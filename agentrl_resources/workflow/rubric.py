@@ -62,7 +62,10 @@ class Rubric:
         return all(value > 0.5 for value in found) if found else None
 
     def score(self, scores: Mapping[str, float]) -> float:
-        """Weighted mean of the criteria, in 0..1."""
+        """Weighted mean of the criteria, in 0..1. AgentRLError when one has no score."""
+        if missing := self.weights.keys() - scores.keys():
+            names = ", ".join(f"`{name}`" for name in self.weights if name in missing)
+            raise AgentRLError(f"rubric {self.version}: no score for {names}. Score every criterion, or take it out.")
         total = sum(self.weights.values())
         return sum(weight * scores[name] for name, weight in self.weights.items()) / total
 
