@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import small_factory, small_harmony, small_model
+from small_models import small_factory, small_harmony
 
-from agentrl_resources.files import read_json, read_jsonl, write_jsonl
-from agentrl_resources.learning import Encoded, EncodedPair, Harmony, SampledEpisode
+from agentrl_resources.files import write_json
+from agentrl_resources.learning import Encoded, EncodedPair, SampledEpisode
 from agentrl_resources.plotting import picture
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings, load_settings
 from agentrl_resources.stages import StageRequest, evaluate, on_policy, ppo, sft
-from agentrl_resources.stages.request import save_with_format
+from agentrl_resources.stages.request import HARMONY_FILE
 from agentrl_resources.stages.reward import (
     encode_pair,
     is_wrong_refusal,
@@ -282,24 +282,9 @@ def test_a_chart_of_success_says_simulated_where_the_workflow_does(
 def test_who_labels_follows_from_the_workflow_and_not_from_where_the_data_are_from(
     source, with_tools, annotators, tmp_path
 ):
-    workflow = small_factory().workflow if annotators else Without("prefer")
-    harmony = small_harmony(EpisodeFactory(workflow))
-    if not with_tools:
-        harmony = Harmony(harmony.tokenizer, None, None)
-    save_with_format(small_model(harmony), harmony, with_tools, tmp_path / "sft")
-    (tmp_path / "data").mkdir()
-    write_jsonl(tmp_path / "data" / "train.jsonl", [pair(turns(), turns()).to_dict()] * 3)
-    request = request_of(workflow, tmp_path)
-    sizes = {"tasks": 3, "holdout_tasks": 2, "samples_per_task": 2, "queue": 2}
-    few = request.settings.on_policy.model_copy(update=sizes)
+    write_json(tmp_path / HARMONY_FILE, {"uses_tools": with_tools})
+    request = request_of(small_factory().workflow if annotators else Without("prefer"), tmp_path)
     preferences = request.settings.preferences.model_copy(update={"source": source})
-    settings = request.settings.model_copy(update={"on_policy": few, "preferences": preferences})
-    inputs = {"sft_checkpoint": tmp_path / "sft", "cleaned_preference_data": tmp_path / "data"}
-    on_policy.run(replace(request, settings=settings, inputs=inputs))
-    report = read_json(tmp_path / "report.json")
-    if with_tools and annotators:
-        assert report["episodes"] == 10
-        assert report["pairs"] + report["ties"] == 5
-        assert len(list(read_jsonl(tmp_path / "samples.jsonl"))) == 4
-    else:
-        assert len(list(read_jsonl(tmp_path / "queue.jsonl"))) == report["queued"] == 2
+    settings = request.settings.model_copy(update={"preferences": preferences})
+    request = replace(request, settings=settings, inputs={"sft_checkpoint": tmp_path})
+    assert on_policy.can_label(request) == (with_tools and annotators)

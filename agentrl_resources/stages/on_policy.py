@@ -11,7 +11,7 @@ from agentrl_resources.files import digest_json, write_jsonl
 from agentrl_resources.learning import Encoded, SampledEpisode, Sampler, hash_seed, load_policy, sample_replies
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.stages.request import StageRequest, load_harmony, uses_tools
-from agentrl_resources.workflow import EpisodeFactory, Workflow
+from agentrl_resources.workflow import EpisodeFactory
 
 QUEUE_REPLY_TOKENS = 128
 
@@ -22,16 +22,16 @@ def run(request: StageRequest) -> None:
     harmony = load_harmony(folder, factory)
     model = load_policy(folder)
     rows = request.pairs("cleaned_preference_data", "train.jsonl")
-    if can_label(request.workflow, uses_tools(folder)):
+    if can_label(request):
         _label(request, Sampler(model, harmony, factory))
     else:
         _queue(request, model, harmony, rows)
 
 
-def can_label(workflow: Workflow, with_tools: bool) -> bool:
+def can_label(request: StageRequest) -> bool:
     """Whether the workflow labels what was sampled: the checkpoint plays its episodes, and it has annotators. Whose the
     data are does not matter; what is left waits for people."""
-    return with_tools and callable(getattr(workflow, "prefer", None))
+    return uses_tools(request.inputs["sft_checkpoint"]) and callable(getattr(request.workflow, "prefer", None))
 
 
 def _label(request: StageRequest, sampler: Sampler) -> None:
