@@ -271,7 +271,7 @@ def test_a_chart_of_success_says_simulated_where_the_workflow_does(
             titles.extend(one.get_title(loc="left") for one in np.ravel(axes))
 
     monkeypatch.setattr(stage, "picture", looked_at)
-    stage.draw(tmp_path / "" if stage is ppo else tmp_path / "x.png", data, request_of(workflow, tmp_path).simulated)
+    stage.draw(tmp_path / "" if stage is ppo else tmp_path / "x.png", data, request_of(workflow, tmp_path).made_up)
     of_success = [title for title in titles if "uccess" in title or "Rollouts" in title]
     assert of_success
     assert all(("(simulated)" in title) == simulated for title in of_success)

@@ -45,7 +45,7 @@ def run(request: StageRequest) -> None:
         for record in records:
             file.write(canonical_json(asdict(record)) + b"\n")
     comparison = {f"{temperature:g}": compare_arms(paired(records, temperature)) for temperature in temperatures}
-    draw(request.output / "comparison.png", comparison, request.simulated)
+    draw(request.output / "comparison.png", comparison, request.made_up)
     request.report({"episodes": len(records), "comparison": comparison, "temperatures": temperatures})
 
 

@@ -73,7 +73,7 @@ def _label(request: StageRequest, sampler: Sampler) -> None:
             "ties": ties,
             "queued": 0,
             "success": sum(episode.episode.outcome.success for episode in episodes) / len(episodes),
-            "labelled_by": f"{workflow.name} annotators{request.simulated}, under rubric {workflow.rubric.version}",
+            "labelled_by": f"{workflow.name} annotators{request.made_up}, under rubric {workflow.rubric.version}",
         }
     )
 

@@ -45,7 +45,7 @@ def run(request: StageRequest) -> None:
 
     state = trainer.train(tasks, progress)
     save_with_format(policy, harmony, True, request.output)
-    draw(request.output, state.history, request.simulated)
+    draw(request.output, state.history, request.made_up)
     request.report(
         {
             "history": state.history,

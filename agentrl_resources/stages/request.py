@@ -33,7 +33,7 @@ class StageRequest:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def simulated(self) -> str:
+    def made_up(self) -> str:
         """What stands behind the title of a picture and the name of an annotator, where the workflow is simulated."""
         return " (simulated)" if is_simulated(self.workflow) else ""
 

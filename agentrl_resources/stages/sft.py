@@ -41,7 +41,7 @@ def run(request: StageRequest) -> None:
     report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
     report["success_by_task_type"] = _probe(request, Sampler(model, harmony, factory)) if uses_tools else {}
     save_with_format(model, harmony, uses_tools, request.output)
-    draw(request.output / "training.png", report, request.simulated)
+    draw(request.output / "training.png", report, request.made_up)
     request.report(report)
 
 
