@@ -53,6 +53,7 @@ def environment(row: str) -> dict[str, str]:
     """What the processes of a row are told."""
     kernels, threads = row.rsplit("-", 1)
     told = {**KERNELS[kernels], "OMP_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
+    told["OMP_WAIT_POLICY"] = "PASSIVE"  # on a busy machine, threads that spin while they wait take minutes
     if disabled := numpy_features_above(NUMPY_KEEPS[kernels]):
         told["NPY_DISABLE_CPU_FEATURES"] = " ".join(disabled)
     return {**os.environ, **told}
