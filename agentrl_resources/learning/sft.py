@@ -30,8 +30,15 @@ def train_sft(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    class AgentTokensTrainer(SFTTrainer):
+        """TRL's trainer, whose loss asks the head only about the tokens that count."""
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            loss = language_loss(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+            return (loss, {}) if return_outputs else loss
+
     order = bucketed_order([len(row.ids) for row in train], settings.batch_size, settings.epochs, seed)
-    trainer = SFTTrainer(
+    trainer = AgentTokensTrainer(
         model=model,
         args=SFTConfig(
             per_device_train_batch_size=settings.batch_size,
@@ -51,6 +58,21 @@ def train_sft(
     trainer.train()
     logged = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return {"loss": logged, "holdout_loss": trainer.evaluate()["eval_loss"]}
+
+
+def language_loss(model: Any, ids: Any, mask: Any, labels: Any) -> Any:
+    """Mean cross-entropy, nats per token, over the tokens that have a label (not -100).
+
+    The head, with its logits over the whole vocabulary, is most of a small model's work; here it runs where a label
+    follows and nowhere else. `ids`, `mask`, `labels`: (batch, tokens), padded on the right.
+    """
+    from torch.nn.functional import cross_entropy
+
+    hidden = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    following = labels[:, 1:]
+    counts = following != -100
+    logits = model.get_output_embeddings()(hidden[:, :-1][counts])
+    return cross_entropy(logits.float(), following[counts])
 
 
 def optimizer_for(model: Any, learning_rate: float, matrix_learning_rate: float | None) -> Any:
