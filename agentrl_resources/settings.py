@@ -255,6 +255,8 @@ class RollbackSettings(StrictModel):
     """How many; the longest one counts."""
     canary_percent: Annotated[float, Field(gt=0, le=50)] = 20.0
     """Share of sessions that the canary has in the drill. The fewer, the longer until its failure shows."""
+    at_once: Count = 4
+    """Gateways that are drilled at the same time, each with its own registry and customers."""
 
 
 class GatewaySettings(StrictModel):
