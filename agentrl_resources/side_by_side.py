@@ -69,7 +69,9 @@ def _gather(ends: Sequence[Connection], heard: Callable[[int, Any], None]) -> li
             try:
                 kind, content = ends[number].recv()
             except EOFError:
-                raise AgentRLError(f"piece {number + 1} of {len(ends)} ended without a result: was it killed?") from None
+                raise AgentRLError(
+                    f"piece {number + 1} of {len(ends)} ended without a result: was it killed?"
+                ) from None
             if kind == "said":
                 heard(number, content)
             elif kind == "failed":

@@ -12,7 +12,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ class _Lane:
         self.registry = Registry(self.folder / "registry")
         self.fault = Fault()
         self.watch = Watch(self.folder / "spool")
-        self.rules = replace(rules_of(plan.settings), outcomes_at_once=workflow.judges_traffic)
+        self.rules = rules_of(plan.settings, workflow)
 
     async def drill(self, kinds: Iterator[str], say: Say) -> Drilled:
         """Injects whatever kind is next until there is none."""

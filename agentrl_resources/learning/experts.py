@@ -1,9 +1,9 @@
 """How the experts of a small mixture are computed: one by one where gradients are needed, all at once where not.
 
 Transformers' default sorts tokens by expert, which pays where there are many. With few of them a training step is
-shorter when each expert takes its tokens, as the model's own code does it. Decoding has few tokens a pass and spends its
-time on handing out work, so every expert reads every token there, and the router's weights, which are 0 for those that
-were not chosen, decide afterwards (benchmarks/training_step.py).
+shorter when each expert takes its tokens, as the model's own code does it. Decoding has few tokens a pass and spends
+its time on handing out work, so every expert reads every token there, and the router's weights, which are 0 for those
+that were not chosen, decide afterwards (benchmarks/training_step.py).
 """
 
 from typing import Any

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.learning.batching import bucketed_order
+from agentrl_resources.learning.batching import before, bucketed_order, logits_where
 from agentrl_resources.learning.harmony import Encoded
 from agentrl_resources.settings import SftSettings
 
@@ -63,16 +63,14 @@ def train_sft(
 def language_loss(model: Any, ids: Any, mask: Any, labels: Any) -> Any:
     """Mean cross-entropy, nats per token, over the tokens that have a label (not -100).
 
-    The head, with its logits over the whole vocabulary, is most of a small model's work; here it runs where a label
-    follows and nowhere else. `ids`, `mask`, `labels`: (batch, tokens), padded on the right.
+    `ids`, `mask`, `labels`: (batch, tokens), padded on the right.
     """
     from torch.nn.functional import cross_entropy
 
-    hidden = model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    following = labels[:, 1:]
-    counts = following != -100
-    logits = model.get_output_embeddings()(hidden[:, :-1][counts])
-    return cross_entropy(logits.float(), following[counts])
+    counts = labels != -100
+    counts[:, 0] = False  # nothing predicts it
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    return cross_entropy(logits_where(model, inputs, before(counts)), labels[counts])
 
 
 def optimizer_for(model: Any, learning_rate: float, matrix_learning_rate: float | None) -> Any:

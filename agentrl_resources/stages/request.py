@@ -1,7 +1,7 @@
 """What a stage is given, and what the stages share."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class StageRequest:
     work: Path
     progress: Progress
     versions: Mapping[str, str]
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    file: Path | None = None
+    parameters: Mapping[str, str]
+    file: Path
 
     def report(self, numbers: Mapping[str, Any]) -> None:
         """Writes the stage's numbers where everybody looks for them."""
