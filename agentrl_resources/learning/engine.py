@@ -19,8 +19,8 @@ from typing import Any
 from agentrl_resources.errors import AgentRLError
 
 _COMPUTING = threading.Lock()
-"""Engines of one process take turns pass by pass. Threads share one interpreter: two that compute at once hand it over at
-every operation, and together are slower than one after the other (docs/performance.md)."""
+"""Engines of one process take turns pass by pass. Threads share one interpreter: two that compute at once hand it over
+at every operation, and together are slower than one after the other (docs/performance.md)."""
 
 
 @dataclass(eq=False)
