@@ -304,7 +304,7 @@ class CanarySettings(StrictModel):
     """A canary that has proven nothing by then is failed back."""
     simulated_sessions: Count = 2000
     """The same, in canary sessions, where the customers are simulated."""
-    customers: Count = 24
+    customers: Count = 32
     """Simulated customers that ask at the same time."""
 
 
