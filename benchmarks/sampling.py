@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/sampling.py
 
-The policies are built-in models of the default size without training, which talk until their budget is spent; so this is
-work, not answers. The variants take turns, round by round.
+The policies are built-in models of the default size without training, which talk until their budget is spent; so this
+is work, not answers. The variants take turns, round by round.
 """
 
 import argparse
