@@ -50,6 +50,7 @@ def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, trai
     return materialized(
         artifact,
         **{**numbers(report), "answer": decision["answer"], "reason": decision["reason"]},
+        in_short=f"{report['action']}: {decision['answer']}",
         metrics=table(decision["metrics"]),
         looks=table(report.get("looks", ())),
     )

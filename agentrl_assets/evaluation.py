@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from agentrl_assets.project import code_version, stage_code
-from agentrl_assets.reporting import counts, materialized, table, with_interval
+from agentrl_assets.reporting import counts, materialized, percent, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import Artifact, canonical_json, read_jsonl, write_jsonl
 from agentrl_resources.workflow import Task, Workflow
@@ -52,8 +52,15 @@ def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
 def offline_eval_suite(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
     """Every episode of both arms on the same tasks and seeds, with its trace; greedy decoding as the control."""
     artifact = training.run(context)
-    comparison = artifact.report["comparison"]
-    return materialized(artifact, episodes=artifact.report["episodes"], comparison=table(comparison_rows(comparison)))
+    report, comparison = artifact.report, artifact.report["comparison"]
+    production = comparison[max(comparison, key=float)]["capability"]
+    rates = " -> ".join(percent(production[arm]["success_rate"]) for arm in ("baseline", "candidate"))
+    return materialized(
+        artifact,
+        in_short=f"success on capability tasks {rates}",
+        episodes=report["episodes"],
+        comparison=table(comparison_rows(comparison)),
+    )
 
 
 @dg.asset_check(asset="eval_suite", blocking=True, metadata={"owner": "team:ml"})

@@ -35,7 +35,9 @@ def rollback_drill(context: dg.AssetExecutionContext, training: Training) -> dg.
     report = artifact.report
     kinds = table({"kind": kind, **spread, "by": ", ".join(spread["by"])} for kind, spread in report["kinds"].items())
     parts = table({"part": part, **spread} for part, spread in report["parts"].items())
-    return materialized(artifact, **numbers(report), kinds=kinds, parts=parts, failures=table(report["failures"]))
+    in_short = f"{report['n']} failures, each over within {report['max_seconds']:.1f} s"
+    shown = {"kinds": kinds, "parts": parts, "failures": table(report["failures"])}
+    return materialized(artifact, **numbers(report), in_short=in_short, **shown)
 
 
 @dg.asset(

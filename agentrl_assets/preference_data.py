@@ -84,7 +84,10 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
         artifact = workspace.store.commit("cleaned_preference_data", folder)
     workspace.warehouse.store_rows("preference_quarantine", quarantine, _QUARANTINE_COLUMNS)
     tables = {name: counts(report[name], of=name.removeprefix("by_")) for name in report if name.startswith("by_")}
-    return materialized(artifact, **numbers(report), **tables, redactions=counts(report["redactions"], of="kind"))
+    in_short = f"{report['clean']} pairs, {report['quarantined']} rows in quarantine"
+    return materialized(
+        artifact, **numbers(report), in_short=in_short, **tables, redactions=counts(report["redactions"], of="kind")
+    )
 
 
 @dg.asset(
@@ -100,7 +103,9 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
 def on_policy_preference_data(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
     """Pairs sampled from the SFT checkpoint, labelled under the rubric or left as a queue for people."""
     artifact = training.run(context)
-    return materialized(artifact, **numbers(artifact.report))
+    report = artifact.report
+    in_short = f"{report['pairs']} pairs labelled, {report['queued']} queued for people"
+    return materialized(artifact, **numbers(report), in_short=in_short)
 
 
 @dg.asset_check(asset="rubric", metadata={"owner": "team:product"})

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from agentrl_assets.project import code_version, stage_code
-from agentrl_assets.reporting import materialized, numbers, table, with_interval
+from agentrl_assets.reporting import materialized, numbers, percent, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 
 
@@ -20,7 +20,7 @@ from agentrl_resources.dagster_resources import Training, Workspace
 def reward_model(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
     """Bradley-Terry reward model with its calibration on tasks that it has not seen."""
     artifact = training.run(context)
-    return materialized(artifact, **_shown(artifact.report))
+    return materialized(artifact, in_short=_in_short(artifact.report), **_shown(artifact.report))
 
 
 @dg.asset_check(asset="reward_model", blocking=True, metadata={"owner": "team:ml"})
@@ -35,6 +35,12 @@ def reward_is_calibrated(context: dg.AssetCheckExecutionContext, workspace: Work
         description=said,
         metadata=_shown(report),
     )
+
+
+def _in_short(report: dict[str, Any]) -> str:
+    accuracy, auc = report["holdout"]["accuracy"], report["own_samples"]["auc"]
+    said = f"ranks {percent(accuracy)} of the hold-out pairs rightly"
+    return said if auc is None else f"{said}, AUC {auc:.2f} on the checkpoint's own episodes"
 
 
 def _shown(report: dict[str, Any]) -> dict[str, Any]:

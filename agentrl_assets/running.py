@@ -112,7 +112,7 @@ def _execute(
     partition: str | None = None,
 ) -> None:
     run_id = str(uuid.uuid4())
-    progress = ProgressReport(instance, run_id, workspace.progress_file, terminal)
+    progress = ProgressReport(instance, run_id, workspace.progress_file, terminal, _purposes())
     with progress, _output_in(workspace.root / "run.log"):
         result = job.execute_in_process(
             instance=instance,
@@ -130,6 +130,13 @@ def _execute(
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             with (workspace.root / "run.log").open("a") as log:
                 log.write(f"{event.step_key}: {event.step_failure_data.error_display_string}\n")
+
+
+def _purposes() -> dict[str, str]:
+    """What the stages that take long are for: the first sentence of their description."""
+    graph = defs.resolve_asset_graph()
+    long = [key for key in graph.get_all_asset_keys() if "training" in (graph.get(key).pools or ())]
+    return {key.to_user_string(): (graph.get(key).description or "").partition(".")[0] for key in long}
 
 
 def _failure(event: dg.DagsterEvent) -> str | None:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from agentrl_assets.project import code_version, stage_code
-from agentrl_assets.reporting import materialized, numbers, table, with_interval
+from agentrl_assets.reporting import SAMPLE, conversation, materialized, numbers, percent, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.evaluation import wilson
 
@@ -40,9 +40,19 @@ def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.Mater
 def sft_checkpoint(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
     """The stable baseline: a GPT-OSS model trained on the preferred answers, with loss on the agent's tokens only."""
     artifact = training.run(context)
-    by_type = table(_success(kind, **entry) for kind, entry in artifact.report["success_by_task_type"].items())
-    safety = ", ".join(artifact.report["safety_criteria"]) or "none: unsafe answers were learned from too"
-    return materialized(artifact, **numbers(artifact.report), success_by_task_type=by_type, safety_criteria=safety)
+    report, entries = artifact.report, artifact.report["success_by_task_type"]
+    shown = {
+        "success_by_task_type": table(_success(kind, **entry) for kind, entry in entries.items()),
+        "safety_criteria": ", ".join(report["safety_criteria"]) or "none: unsafe answers were learned from too",
+    }
+    in_short = f"hold-out loss {report['holdout_loss']:.3f}"
+    if entries:
+        n = sum(entry["n"] for entry in entries.values())
+        solved = sum(entry["successes"] for entry in entries.values())
+        in_short += f", solves {percent(solved / n)} of {n} hold-out tasks"
+    if sample := report.get("sample"):
+        shown[SAMPLE] = conversation(sample["messages"])
+    return materialized(artifact, **numbers(report), in_short=in_short, **shown)
 
 
 @dg.asset_check(asset="sft_checkpoint", metadata={"owner": "team:ml"})

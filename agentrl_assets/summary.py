@@ -56,6 +56,7 @@ def summary(instance: dg.DagsterInstance, workspace: Workspace) -> str:
         list(_canary(instance, workspace)),
         list(_score(workspace)),
         list(_places(instance, workspace)),
+        list(_next(instance, workspace)),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -127,7 +128,14 @@ def _places(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]
         outdated = next(out_of_date(instance, "release_bundle"), None)
         note = f"(of before: {outdated})" if outdated else "(agentrl verify)"
         yield f"RELEASE CANDIDATE {pointers.candidate[:12]}   {note}"
-    if brief := workspace.find(instance, "reliability_brief"):
-        yield f"RELIABILITY BRIEF {brief.path / 'brief.en-US.pdf'}   (agentrl brief FOLDER)"
     yield f"ARTIFACTS {workspace.root / 'artifacts'}   LOG {workspace.root / 'run.log'}"
-    yield "GRAPH, CHECKS AND PICTURES: make ui"
+
+
+def _next(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]:
+    """What to open next."""
+    yield "OPEN NEXT"
+    yield "  the graph, its checks and pictures   make ui, then http://127.0.0.1:3000"
+    if brief := workspace.find(instance, "reliability_brief"):
+        yield f"  the brief, one page                  {brief.path / 'brief.en-US.pdf'}"
+    if workspace.registry.pointers().champion:
+        yield "  the gateway, for your application    agentrl keys create NAME, then agentrl gateway"

@@ -255,6 +255,8 @@ class RollbackSettings(StrictModel):
     """How many; the longest one counts."""
     canary_percent: Annotated[float, Field(gt=0, le=50)] = 20.0
     """Share of sessions that the canary has in the drill. The fewer, the longer until its failure shows."""
+    at_once: Count = 4
+    """Gateways that are drilled at the same time, each with its own registry and customers."""
 
 
 class GatewaySettings(StrictModel):
@@ -302,7 +304,7 @@ class CanarySettings(StrictModel):
     """A canary that has proven nothing by then is failed back."""
     simulated_sessions: Count = 2000
     """The same, in canary sessions, where the customers are simulated."""
-    customers: Count = 24
+    customers: Count = 32
     """Simulated customers that ask at the same time."""
 
 

@@ -58,8 +58,7 @@ def in_double(model):
     """The network itself, in float64 from end to end.
 
     Two ways to compute one thing then agree to some 1e-13 on every processor, and draw the same tokens. `double()`
-    alone does not do: transformers' norm and rotary embedding round to float32 whatever they are given, and torch has
-    no grouped product of experts in float64.
+    alone does not do: transformers' norm and rotary embedding round to float32 whatever they are given.
     """
     import torch
     from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRMSNorm, GptOssRotaryEmbedding
@@ -71,7 +70,6 @@ def in_double(model):
         angles = position_ids[..., None].double() * self.inv_freq
         return angles.cos(), angles.sin()
 
-    model.set_experts_implementation("eager")
     for module in model.double().modules():
         for kind, forward in ((GptOssRMSNorm, norm), (GptOssRotaryEmbedding, rotary)):
             if isinstance(module, kind):

@@ -124,7 +124,7 @@ def test_a_canary_that_proves_nothing_expires_and_is_failed_back(begun: CanaryRo
     records(begun, 60, lambda canary, number: number % 5 > 0, 50.0)
     begun.rules = rules_of(begun.settings.model_copy(
         update={"canary": begun.settings.canary.model_copy(update={"expires_after_hours": 1e-9})}
-    ))  # fmt: skip
+    ), WORKFLOW)  # fmt: skip
     look = begun.look()
     assert (look.decision["answer"], look.decision["expired"], look.action) == ("HOLD", True, "failed back")
     assert begun.registry.pointers().canary is None

@@ -30,9 +30,25 @@ def test_the_first_run_ends_with_the_result_on_one_screen(built_once):
         assert f"GO     {gate}: " in out
     assert re.search(r"RELIABILITY SCORE 2026-W47: 1.000 \(.*\), traffic, simulated", out)
     assert "success 1.000 * (1 - human override 0.000) * (1 - tool error 0.000), n = 2" in out
-    assert "make ui" in out
-    assert len(out.splitlines()) < 30
-    assert "built ppo_policy in" in (built_once.workflow_file.parent / "err.txt").read_text()
+    last = out[out.index("OPEN NEXT") :]
+    assert all(thing in last for thing in ("make ui", "brief.en-US.pdf", "agentrl gateway"))
+    assert len(out.splitlines()) < 32
+
+
+def test_while_it_runs_a_person_sees_what_each_stage_is_for_and_what_came_of_it(built_once):
+    said = (built_once.workflow_file.parent / "err.txt").read_text()
+    assert re.search(r"^sft_checkpoint: The stable baseline", said, re.MULTILINE)
+    assert re.search(r"built sft_checkpoint in .*: hold-out loss 0.040, solves 75.0 % of 20 hold-out tasks", said)
+    assert re.search(r"built ppo_policy in .*: success in rollouts 70.0 % -> 90.0 %, KL 1.00 nats an episode", said)
+    assert re.search(r"built offline_eval_suite in .*: success on capability tasks 70.0 % -> 90.0 %", said)
+    episode = said[said.index("how the agent works by now") :].splitlines()[1:6]
+    assert [line.strip() for line in episode] == [
+        "customer: please refund order 512",
+        "agent notes: look first",
+        'agent calls get_order: {"order_id": "512"}',
+        'get_order says: {"status": "delivered"}',
+        "agent: It is refunded.",
+    ]
 
 
 def test_a_second_run_trains_nothing_and_says_so(built):

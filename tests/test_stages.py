@@ -226,7 +226,7 @@ class Without:
 def request_of(workflow, folder):
     settings = load_settings(Path(__file__).parents[1] / "workflow.yaml")
     names = {"baseline": "b", "candidate": "c", "reward_model": "r"}
-    return StageRequest(settings, workflow, {}, folder, folder, lambda *_: None, names)
+    return StageRequest(settings, workflow, {}, folder, folder, lambda *_: None, names, {}, folder / "request.json")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ from typing import Any
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.learning.batching import upcast
 
+_COMPUTING = threading.Lock()
+"""Engines of one process take turns pass by pass. Threads share one interpreter: two that compute at once hand it over
+at every operation, and together are slower than one after the other (docs/performance.md)."""
+
 
 @dataclass(eq=False)
 class Conversation:
@@ -134,7 +138,8 @@ class Engine:
                             return
                     self._place()
                     if any(conversation.turn for conversation in self._placed):
-                        self._step()
+                        with _COMPUTING:
+                            self._step()
                 except Exception as failure:  # whatever a model can raise: every caller is told
                     self._fail(failure)
 

@@ -9,9 +9,9 @@ mean over an episode's beginning is the critic's first guess (see ppo.py).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from agentrl_resources.learning.batching import bucketed_order, in_micro_batches, model_inputs, pad, upcast
+from agentrl_resources.learning.batching import Tokens, bucketed_order, in_micro_batches, model_inputs, pad, upcast
 from agentrl_resources.learning.harmony import Encoded
 from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
@@ -19,15 +19,6 @@ from agentrl_resources.settings import RewardSettings
 
 SCALE = 10.0
 """Factor of the mean: of the tens of tokens that an agent chooses, a few must be able to decide."""
-
-
-class Tokens(Protocol):
-    """Token ids and, for each, whether the agent chose it (1) or it was context (0)."""
-
-    @property
-    def ids(self) -> list[int]: ...
-    @property
-    def mask(self) -> list[int]: ...
 
 
 def running_scores(scorer: Any, mask: Any, **inputs: Any) -> Any:

@@ -39,7 +39,7 @@ def run(request: StageRequest) -> None:
     uses_tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
     report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}
     report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
-    report["success_by_task_type"] = _probe(request, Sampler(model, harmony, factory)) if uses_tools else {}
+    report |= _probe(request, Sampler(model, harmony, factory)) if uses_tools else {"success_by_task_type": {}}
     save_with_format(model, harmony, uses_tools, request.output)
     draw(request.output / "training.png", report, request.made_up)
     request.report(report)
@@ -50,15 +50,24 @@ def worth_imitating(pair: Pair, rubric: Rubric) -> bool:
     return pair.rubric_scores is None or rubric.met("safety", pair.rubric_scores["chosen"]) is not False
 
 
-def _probe(request: StageRequest, sampler: Sampler) -> dict[str, dict[str, int]]:
-    """Success by task type on hold-out tasks, sampled at the production temperature."""
+def _probe(request: StageRequest, sampler: Sampler) -> dict[str, Any]:
+    """Success by task type on hold-out tasks, sampled at the production temperature; and one episode, to look at."""
     settings = request.settings
     tasks = request.workflow.tasks("holdout", PROBE_TASKS, settings.seed + 1)
     seeds = [hash_seed(settings.seed, "probe", index) for index in range(len(tasks))]
     episodes = sampler.play(tasks, seeds, settings.evaluation.temperature, settings.evaluation.concurrency)
     tried = Counter(episode.task.task_type for episode in episodes)
     solved = Counter(episode.task.task_type for episode in episodes if episode.episode.outcome.success)
-    return {kind: {"successes": solved[kind], "n": n} for kind, n in sorted(tried.items())}
+    # one in which the agent did something, and the first of those that it solved, if there is any
+    shown = max(episodes, key=lambda episode: (episode.episode.outcome.success, episode.episode.acted))
+    return {
+        "success_by_task_type": {kind: {"successes": solved[kind], "n": n} for kind, n in sorted(tried.items())},
+        "sample": {
+            "task_type": shown.task.task_type,
+            "success": shown.episode.outcome.success,
+            "messages": shown.episode.transcript.messages[1:],
+        },
+    }
 
 
 def draw(path: Path, report: dict[str, Any], simulated: str) -> None:

@@ -49,6 +49,8 @@ def _checkpoint(inputs: dict[str, Path], output: Path, settings: Any, request: A
     accuracy = {"n": 100, "accuracy": 0.9, "interval": [0.82, 0.95]}
     return {
         "success_by_task_type": {"refund": {"successes": 15, "n": 20}},
+        "holdout_loss": 0.04,
+        "sample": {"task_type": "refund", "success": True, "messages": _EPISODE},
         "history": history,
         "stopped": None,
         "why_it_ended": "all 3 iterations done",
@@ -64,6 +66,15 @@ def _checkpoint(inputs: dict[str, Path], output: Path, settings: Any, request: A
         "unsafe_left_out": 0,
         "safety_criteria": ["safety"],
     }
+
+
+_EPISODE = [
+    {"role": "user", "content": "please refund order 512"},
+    {"role": "assistant", "thinking": "look first",
+     "tool_calls": [{"type": "function", "function": {"name": "get_order", "arguments": {"order_id": "512"}}}]},
+    {"role": "tool", "name": "get_order", "content": {"status": "delivered"}},
+    {"role": "assistant", "content": "It is refunded."},
+]  # fmt: skip
 
 
 def _on_policy(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
