@@ -129,9 +129,11 @@ def _sample(episode: SampledEpisode) -> dict[str, Any]:
     }
 
 
-def _queue(request: StageRequest, model: Any, harmony: Any, rows: list[Pair]) -> None:
+def _queue(request: StageRequest) -> None:
     """Pairs of replies to the user's own prompts, for people to label and add to their preference file."""
-    settings = request.settings
+    settings, folder = request.settings, request.inputs["sft_checkpoint"]
+    model, harmony = load_policy(folder), load_harmony(folder, EpisodeFactory(request.workflow))
+    rows = request.pairs("cleaned_preference_data", "train.jsonl")
     prompts = [pair.prompt for pair in rows[: settings.on_policy.queue]]
     sides = [
         sample_replies(model, harmony, prompts, settings.on_policy.temperature, QUEUE_REPLY_TOKENS, seed)
