@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import small_factory, small_harmony
+from small_models import small_factory, small_harmony, small_model
 
-from agentrl_resources.files import write_json
-from agentrl_resources.learning import Encoded, EncodedPair, SampledEpisode
+from agentrl_resources.files import read_json, read_jsonl, write_json, write_jsonl
+from agentrl_resources.learning import Encoded, EncodedPair, Harmony, SampledEpisode
 from agentrl_resources.plotting import picture
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings, load_settings
 from agentrl_resources.stages import StageRequest, evaluate, on_policy, ppo, sft
-from agentrl_resources.stages.request import HARMONY_FILE
+from agentrl_resources.stages.request import HARMONY_FILE, save_with_format
 from agentrl_resources.stages.reward import (
     encode_pair,
     is_wrong_refusal,
@@ -288,3 +288,15 @@ def test_who_labels_follows_from_the_workflow_and_not_from_where_the_data_are_fr
     settings = request.settings.model_copy(update={"preferences": preferences})
     request = replace(request, settings=settings, inputs={"sft_checkpoint": tmp_path})
     assert on_policy.can_label(request) == (with_tools and annotators)
+
+
+def test_dialogues_are_queued_for_people(tmp_path):
+    harmony = Harmony(small_harmony(small_factory()).tokenizer, None, None)
+    save_with_format(small_model(harmony), harmony, False, tmp_path)
+    write_jsonl(tmp_path / "train.jsonl", [pair(turns(), turns()).to_dict()] * 3)
+    request = request_of(small_factory().workflow, tmp_path)
+    few = request.settings.on_policy.model_copy(update={"queue": 2})
+    settings = request.settings.model_copy(update={"on_policy": few})
+    inputs = {"sft_checkpoint": tmp_path, "cleaned_preference_data": tmp_path}
+    on_policy.run(replace(request, settings=settings, inputs=inputs))
+    assert read_json(tmp_path / "report.json")["queued"] == len(list(read_jsonl(tmp_path / "queue.jsonl"))) == 2
