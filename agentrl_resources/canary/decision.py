@@ -144,7 +144,7 @@ def _blamed(metric: MetricDecision, rules: CanaryRules) -> MetricDecision:
 
 def _evidence(metric: Metric, sessions: Sessions, rules: CanaryRules) -> MetricDecision:
     """The metric's evidence, with GO or HOLD for an answer: harm is judged over all metrics together."""
-    compared = metric.compared(sessions)
+    compared = metric.compared(sessions, rules)
     margin, harm = metric.margin(rules), metric.harm(rules)
     missing = MetricDecision(
         metric=metric.name,
