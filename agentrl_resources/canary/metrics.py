@@ -70,6 +70,8 @@ class Compared:
     missing: str = ""
     uncut: float | None = None
     """The parameter as plain means have it, where bets do not see all of it."""
+    note: str = ""
+    """What else there is to know, as a sentence."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,11 @@ def _tail(times: float) -> Callable[[Sessions, CanaryRules], Compared]:
         if (missing := _not_timed(known)) is not None:
             return missing
         bets = slower(sessions, times * (1 + rules.latency_percent / 100))
-        return Compared(known.counts, bets, "" if bets else "too few runs of the champion say yet what is slow")
+        if bets is None:
+            return Compared(known.counts, None, "too few sessions of the champion say yet what is slow")
+        untimed = sessions.counts[0] - known.counts[0]
+        note = f"{untimed} canary sessions have no duration and count as slow." if untimed else ""
+        return Compared(known.counts, bets, note=note)
 
     return compared
 

@@ -174,10 +174,10 @@ def _judge_latency(gate: Gate, evidence: Evidence) -> Verdict:
     if min(capability.tails()) == 0:
         return _hold(gate, n, "nearly every duration of an arm is zero, so next to nothing was timed")
     verdict = _judge_ratio(gate, "Mean duration", n, [(candidate, 1), (baseline, -1)])
-    others = [timed.far_change(gate.threshold, f"{suite} tasks") for suite, timed in suites.items() if timed.tasks]
+    others = [timed.far_change(gate.threshold, suite) for suite, timed in suites.items() if timed.tasks]
     changes = [
         capability.tail_change(gate.threshold),
-        capability.far_change(gate.threshold),
+        capability.far_change(gate.threshold, "capability"),
         *(change for change in others if change.answer == "NO-GO"),
     ]
     answers = {verdict.answer, *(change.answer for change in changes)}

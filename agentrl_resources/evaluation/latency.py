@@ -22,8 +22,9 @@ TAIL = 0.95
 FAR = 2.0
 """Times the limit of the tail. What takes longer is very slow, and one run in fifty may be without moving p95."""
 
-FAR_MARGIN = 1.0
-"""Percentage points of the tasks by which more might at most be very slow, for all the evidence says."""
+FAR_MARGIN = 1.25
+"""Percentage points of the tasks by which more might at most be very slow, for all the evidence says: one in eighty.
+It takes 220 tasks of which none is very slow to say so."""
 
 
 class Durations(NamedTuple):
@@ -71,9 +72,9 @@ class Durations(NamedTuple):
             ratio = Ratio(math.inf, (0.0, math.inf))
         else:
             ratio = ratio_of_quantiles(self.candidate.tolist(), self.baseline.tolist(), self.tasks, TAIL)
-        return change_in_percent("The 95th percentile (p95)", ratio, percent, "p95")
+        return change_in_percent("The tail (p95)", ratio, percent, "p95")
 
-    def far_change(self, percent: float, of: str = "tasks") -> Change:
+    def far_change(self, percent: float, suite: str) -> Change:
         """Of the share of tasks with a very slow run: one beyond `FAR` times what p95 might be, given what it was."""
         limit = FAR * (1 + percent / 100)
         slow = limit * self.tails()[0]
@@ -83,8 +84,8 @@ class Durations(NamedTuple):
         )
         low, high = (100 * end for end in paired_difference(len(after - before), len(before - after), n))
         said = (
-            f"{len(after)} of {n} {of} took over {limit:g} times the baseline's p95, {len(before)} of the baseline's: "
-            f"a difference of {low:+.1f} to {high:+.1f} points"
+            f"Very slow {suite} tasks, over {limit:g} times the baseline's p95: {len(after)} of {n}, {len(before)} of "
+            f"the baseline's, a difference of {low:+.1f} to {high:+.1f} points"
         )
         estimate = 100 * (len(after) - len(before)) / n
-        return Change(f"very slow {of}", estimate, (low, high), FAR_MARGIN, "percentage points", said)
+        return Change(f"very_slow_{suite}", estimate, (low, high), FAR_MARGIN, "percentage points", said)
