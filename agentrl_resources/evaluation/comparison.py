@@ -60,7 +60,7 @@ def _facts(record: Any) -> EpisodeFacts:
 class Change:
     """One number that changed from baseline to candidate, and below what it has to stay, in `unit`. Lower is better.
 
-    An end of the 95 % interval, and with it the estimate, may be infinite: nothing says how high it is.
+    The end of the 95 % interval may be infinite: nothing says how high it is.
     """
 
     name: str
@@ -81,19 +81,21 @@ class Change:
     def reason(self) -> str:
         unit = "%" if self.unit == "percent" else "point" if self.threshold == 1 else "points"
         limit = f"{self.threshold:g} {unit}"
+        if self.answer != "HOLD":
+            return f"{self.said}, all of it {'below' if self.answer == 'GO' else 'above'} {limit}."
         if math.isinf(self.interval[1]):
-            return f"{self.said}: too few runs to say that it is below {limit}, evaluate more tasks."
-        sides = {
-            "GO": f", all of it below {limit}.",
-            "NO-GO": f", all of it above {limit}.",
-            "HOLD": f", on both sides of {limit}: evaluate more tasks.",
-        }
-        return self.said + sides[self.answer]
+            return f"{self.said}; too few runs say that it is below {limit}: evaluate more tasks."
+        return f"{self.said}, on both sides of {limit}: evaluate more tasks."
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON, where None is infinite."""
-        estimate, low, high = (number if math.isfinite(number) else None for number in (self.estimate, *self.interval))
-        return {"estimate": estimate, "interval": [low, high], "threshold": self.threshold, "unit": self.unit}
+        """As plain JSON, where an end of None is infinite."""
+        low, high = self.interval
+        return {
+            "estimate": self.estimate,
+            "interval": [low, high if math.isfinite(high) else None],
+            "threshold": self.threshold,
+            "unit": self.unit,
+        }
 
 
 def change_in_percent(what: str, ratio: Ratio, threshold: float, name: str = "") -> Change:

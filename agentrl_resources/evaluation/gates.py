@@ -171,10 +171,10 @@ def _judge_latency(gate: Gate, evidence: Evidence) -> Verdict:
         return _hold(gate, n, "every duration of an arm is zero, so nothing was timed")
     suites = {suite: Durations.of(evidence.pairs, suite) for suite in sorted({pair.suite for pair in evidence.pairs})}
     capability = suites.pop("capability")
-    if min(capability.tails()) == 0:
+    if min(capability.known.tails) == 0:
         return _hold(gate, n, "nearly every duration of an arm is zero, so next to nothing was timed")
     verdict = _judge_ratio(gate, "Mean duration", n, [(candidate, 1), (baseline, -1)])
-    others = [timed.far_change(gate.threshold, suite) for suite, timed in suites.items() if timed.tasks]
+    others = [timed.far_change(gate.threshold, suite) for suite, timed in suites.items() if len(timed.tasks)]
     changes = [
         capability.tail_change(gate.threshold),
         capability.far_change(gate.threshold, "capability"),
@@ -182,8 +182,8 @@ def _judge_latency(gate: Gate, evidence: Evidence) -> Verdict:
     ]
     answers = {verdict.answer, *(change.answer for change in changes)}
     said = [verdict.reason, *(change.reason for change in changes)]
-    if unknown := capability.unknown:
-        said.append(f"Of {unknown} runs of the candidate the duration is unknown; they count as very slow.")
+    if unknown := len(capability.tasks) - len(capability.known.tasks):
+        said.append(f"Of {unknown} runs of the candidate the duration is unknown; for GO they count as very slow.")
     return dataclasses.replace(
         verdict,
         answer="NO-GO" if "NO-GO" in answers else "HOLD" if "HOLD" in answers else "GO",

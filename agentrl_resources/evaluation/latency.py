@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from agentrl_resources.evaluation.comparison import Change, Pair, change_in_percent
-from agentrl_resources.evaluation.statistics import Ratio, paired_difference, ratio_of_quantiles
+from agentrl_resources.evaluation.statistics import Interval, Ratio, paired_difference, ratio_of_quantiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,11 +30,12 @@ It takes 220 tasks of which none is very slow to say so."""
 class Durations(NamedTuple):
     """The runs of a suite whose duration is known of the baseline, one entry a run.
 
-    A run of the candidate whose duration is unknown counts as longer than any other: what never ended, or was given up,
-    must not make an arm look fast.
+    What never ended, or was given up, must not make a candidate look fast: where its duration is unknown, a run counts
+    as longer than any other for GO, and is left out for NO-GO.
     """
 
-    tasks: list[str]
+    tasks: np.ndarray
+    """Names, `(runs,)`."""
     baseline: np.ndarray
     """ms, `(runs,)`."""
     candidate: np.ndarray
@@ -47,18 +48,20 @@ class Durations(NamedTuple):
         timed = [pair for pair in pairs if pair.suite == suite and pair.baseline.duration_ms is not None]
         candidate = [pair.candidate.duration_ms for pair in timed]
         return cls(
-            [pair.task_id for pair in timed],
+            np.array([pair.task_id for pair in timed]),
             np.array([pair.baseline.duration_ms for pair in timed], dtype=float),
             np.array([math.inf if ms is None else ms for ms in candidate], dtype=float),
         )
 
     @property
-    def unknown(self) -> int:
-        """Runs of the candidate whose duration is unknown."""
+    def known(self) -> Durations:
+        """Without the runs whose duration is unknown of the candidate."""
         import numpy as np
 
-        return int(np.isinf(self.candidate).sum())
+        known = np.isfinite(self.candidate)
+        return Durations(self.tasks[known], self.baseline[known], self.candidate[known])
 
+    @property
     def tails(self) -> tuple[float, float]:
         """p95 of baseline and candidate in ms. There must be runs."""
         import numpy as np
@@ -67,25 +70,33 @@ class Durations(NamedTuple):
         return before, after
 
     def tail_change(self, percent: float) -> Change:
-        """Of p95 over all runs, which must be above zero in both arms."""
-        if math.isinf(self.tails()[1]):
-            ratio = Ratio(math.inf, (0.0, math.inf))
-        else:
-            ratio = ratio_of_quantiles(self.candidate.tolist(), self.baseline.tolist(), self.tasks, TAIL)
+        """Of p95 over all runs, which must be above zero in both arms of those that are known."""
+        known = self.known
+        ratio = ratio_of_quantiles(known.candidate, known.baseline, known.tasks, TAIL)
+        if len(known.tasks) < len(self.tasks):
+            high = math.inf
+            if math.isfinite(self.tails[1]):
+                high = ratio_of_quantiles(self.candidate, self.baseline, self.tasks, TAIL).interval[1]
+            ratio = Ratio(ratio.estimate, (ratio.interval[0], high))
         return change_in_percent("The tail (p95)", ratio, percent, "p95")
 
     def far_change(self, percent: float, suite: str) -> Change:
         """Of the share of tasks with a very slow run: one beyond `FAR` times what p95 might be, given what it was."""
         limit = FAR * (1 + percent / 100)
-        slow = limit * self.tails()[0]
-        n = len(set(self.tasks))
-        before, after = (
-            {task for task, late in zip(self.tasks, (arm > slow).tolist(), strict=True) if late} for arm in self[1:]
-        )
-        low, high = (100 * end for end in paired_difference(len(after - before), len(before - after), n))
+        slow = limit * self.tails[0]
+        before, after, estimate, (low, _) = self.known._slower_than(slow)
+        high = self._slower_than(slow)[3][1]
         said = (
-            f"Very slow {suite} tasks, over {limit:g} times the baseline's p95: {len(after)} of {n}, {len(before)} of "
-            f"the baseline's, a difference of {low:+.1f} to {high:+.1f} points"
+            f"Very slow {suite} tasks, over {limit:g} times the baseline's p95: {after} (baseline: {before}), a "
+            f"difference of {low:+.1f} to {high:+.1f} points"
         )
-        estimate = 100 * (len(after) - len(before)) / n
         return Change(f"very_slow_{suite}", estimate, (low, high), FAR_MARGIN, "percentage points", said)
+
+    def _slower_than(self, ms: float) -> tuple[int, int, float, Interval]:
+        """Tasks with a run that took longer, of baseline and candidate; their difference in points, with interval."""
+        import numpy as np
+
+        before, after = (set(self.tasks[arm > ms].tolist()) for arm in self[1:])
+        n = len(np.unique(self.tasks))
+        low, high = paired_difference(len(after - before), len(before - after), n)
+        return len(before), len(after), 100 * (len(after) - len(before)) / max(n, 1), (100 * low, 100 * high)

@@ -104,9 +104,9 @@ def product_of_sums(factors: Sequence[tuple[Sequence[float], int]], confidence: 
 
 
 def ratio_of_quantiles(
-    numerator: Sequence[float],
-    denominator: Sequence[float],
-    tasks: Sequence[str],
+    numerator: Sequence[float] | np.ndarray,
+    denominator: Sequence[float] | np.ndarray,
+    tasks: Sequence[str] | np.ndarray,
     share: float,
     confidence: float = CONFIDENCE,
 ) -> Ratio:
