@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/canary_statistics.py --picture canary.png
     .venv/bin/python benchmarks/canary_statistics.py --only tails
     .venv/bin/python benchmarks/canary_statistics.py --only tails --without latency_tail latency_far_tail
+    .venv/bin/python benchmarks/canary_statistics.py --only margins --times 300
 
 Simulated sessions of one run each, with the workflow's prices; the decision is looked at after every comparison, which
 is the most often one can look. Takes some minutes on one core.
@@ -88,7 +89,18 @@ TAILS = {
     "better, same mean, 3 % take 10 times": (CHAMPION, replace(BETTER, slow=0.03, slow_times=10)),
     "better, same mean, 8 % take 4 times, nearly constant": (THIN, replace(BETTER, sigma=0.1, slow=0.08)),
 }
-"""Durations only differ; champion and canary."""
+"""Champion and canary: better, as measured, but for the durations."""
+MARGINS = {
+    "success": (CHAMPION, replace(BETTER, success=0.81)),
+    "human_override": (CHAMPION, replace(BETTER, human_override=0.18)),
+    "tool_error": (CHAMPION, replace(BETTER, tool_error=0.1)),
+    "latency": (CHAMPION, replace(BETTER, duration=1.15)),
+    "latency_tail": (THIN, replace(BETTER, sigma=0.1, slow=0.05, slow_times=1.9)),
+    "latency_far_tail": (THIN, replace(BETTER, sigma=0.1, slow=0.02, slow_times=5)),
+    "safety": (CHAMPION, replace(BETTER, violation=0.065)),
+}
+"""Worse by exactly one margin, in one metric."""
+TABLES = ("all", "tails", "margins")
 CHEAP_CANARIES = {
     "equal, no price of failures": CHAMPION,
     "5 points worse, no price of failures": replace(CHAMPION, success=0.81, violation=0.007),
@@ -178,7 +190,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=100, help="simulations of each canary")
     parser.add_argument("--most", type=int, default=2000, help="canary sessions until one that is not decided expires")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=("all", "tails"), help="which table; both without it")
+    parser.add_argument("--only", choices=TABLES, help="which table; all of them without it")
     parser.add_argument("--without", nargs="*", default=[], help="metrics to leave out, to see what they change")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
@@ -190,7 +202,7 @@ def main() -> None:
     cases |= {name: (cheap, replace(canary, prices=CHEAP)) for name, canary in CHEAP_CANARIES.items()}
     cases["twice the price of tokens and calls"] = (cheap, replace(cheap, prices=dear))
     drawn = {}
-    for which, table in (("all", cases), ("tails", TAILS)):
+    for which, table in zip(TABLES, (cases, TAILS, MARGINS), strict=True):
         if options.only in (None, which):
             taken = "canary sessions until then: p10, p50, p90"
             print(f"\n| canary | share | GO | NO-GO | HOLD | {taken} | all sessions, p50 |")
