@@ -83,8 +83,8 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
     low, high = verdict.interval or (None, None)
     row = {**verdict.to_dict(), "interval": None if low is None else f"{low:.3g} to {high:.3g}"}
     for name, change in row.pop("details", {}).items():
-        low, high = ("any" if end is None else f"{end:.3g}" for end in change["interval"])
-        row[name] = f"{change['estimate']:.3g} ({low} to {high}) {change['unit']}, limit {change['threshold']:g}"
+        ends = " to ".join("any" if end is None else f"{end:.3g}" for end in change["interval"])
+        row[name] = f"{change['estimate']:.3g} ({ends}) {change['unit']}, limit {change['threshold']:g}"
     return row
 
 
