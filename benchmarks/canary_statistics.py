@@ -96,7 +96,7 @@ MARGINS = {
     "tool_error": (CHAMPION, replace(BETTER, tool_error=0.1)),
     "latency": (CHAMPION, replace(BETTER, duration=1.15)),
     "latency_tail": (THIN, replace(BETTER, sigma=0.1, slow=0.05, slow_times=1.9)),
-    "latency_far_tail": (THIN, replace(BETTER, sigma=0.1, slow=0.02, slow_times=5)),
+    "latency_far_tail": (THIN, replace(BETTER, sigma=0.1, slow=0.025, slow_times=5)),
     "safety": (CHAMPION, replace(BETTER, violation=0.065)),
 }
 """Worse by exactly one margin, in one metric."""
@@ -115,8 +115,8 @@ RAMPED = {
     "10 points worse",
     "20 points worse",
 }
-RAMP = ((0, 5.0), (100, 20.0), (300, 50.0))
-"""Canary sessions from which on a share (percent) is in force."""
+RAMP = ((0, 5.0), (50, 20.0), (100, 50.0))
+"""Canary sessions from which on a share (percent) is in force, by default."""
 STEADY = ((0, 5.0),)
 
 
