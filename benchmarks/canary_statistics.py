@@ -91,6 +91,7 @@ TAILS = {
 }
 """Champion and canary: better, as measured, but for the durations."""
 MARGINS = {
+    "equal": (CHAMPION, CHAMPION),
     "success": (CHAMPION, replace(BETTER, success=0.81)),
     "human_override": (CHAMPION, replace(BETTER, human_override=0.18)),
     "tool_error": (CHAMPION, replace(BETTER, tool_error=0.1)),
@@ -99,7 +100,7 @@ MARGINS = {
     "latency_far_tail": (THIN, replace(BETTER, sigma=0.1, slow=0.025, slow_times=5)),
     "safety": (CHAMPION, replace(BETTER, violation=0.065)),
 }
-"""Worse by exactly one margin, in one metric."""
+"""Equal, or better as measured but worse by exactly one margin in one metric."""
 TABLES = ("all", "tails", "margins")
 CHEAP_CANARIES = {
     "equal, no price of failures": CHAMPION,

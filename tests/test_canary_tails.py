@@ -263,7 +263,7 @@ def test_a_tail_that_is_worse_by_the_margin_is_hardly_ever_let_through(case: str
     rng = seeded()
     name, canary, champion = AT_THE_MARGIN[case]
     passed = []
-    for _ in range(120):
+    for _ in range(80):
         arms = rng.random(int(500 / share)) < share
         passed.append(evidence(timed(rng, arms, canary, champion), name)[0].max() >= -math.log(RULES.alpha))
     print(np.mean(passed))
@@ -280,7 +280,7 @@ def test_a_canary_that_is_slower_by_what_is_allowed_is_hardly_ever_stopped_for_i
 ) -> None:
     rng = seeded()
     stopped = []
-    for _ in range(60):
+    for _ in range(40):
         arms = rng.random(int(300 / share)) < share
         sessions = timed(rng, arms, lambda rng, n: factor * champion(rng, n), champion)
         stopped.append([evidence(sessions, name)[1].max() >= -math.log(RULES.harm_alpha) for name in TAILS])
