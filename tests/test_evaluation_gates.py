@@ -195,7 +195,7 @@ def test_a_baseline_that_hardly_succeeds_is_nothing_to_compare_with() -> None:
 
 def test_adversarial_tasks_decide_neither_cost_nor_latency_unless_they_are_proven_very_slow() -> None:
     calm = evidence({}, {}, capability=600, adversarial=0)
-    for ms, same in ((1900, True), (9000, False)):
+    for ms, same in ((1500, True), (9000, False)):
         slow = evidence({}, {"ms": ms, "cost": 9}, capability=0, adversarial=600)
         for name in ("latency_delta_lt_15_percent", "cost_per_success_not_worse"):
             alone, together = (

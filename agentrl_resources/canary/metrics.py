@@ -47,7 +47,7 @@ class CanaryRules:
     """Percentage points of the runs. Of the champion's at most one in twenty is slow, that is beyond its own 95th
     percentile (p95) plus `latency_percent`; so at most one in ten of the canary's may be, for all the evidence says."""
     latency_far_tail_margin: float = 2.5
-    """The same for runs that are very slow, beyond twice that: at most one in forty more."""
+    """The same for runs that are very slow, beyond half as much again: at most one in forty more."""
     minimum_sessions: int = 50
     """Sessions of the canary before it may be let through, however good they look."""
     expires_after_hours: float = 72.0

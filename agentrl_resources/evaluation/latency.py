@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TAIL = 0.95
 """Which quantile is the tail: one run in twenty takes longer."""
 
-FAR = 2.0
+FAR = 1.5
 """Times the limit of the tail. What takes longer is very slow, and one run in fifty may be without moving p95."""
 
 FAR_MARGIN = 1.25
