@@ -91,14 +91,15 @@ def _tails(durations: Durations, canary: np.ndarray, first: np.ndarray) -> np.nd
     timed, begin, runs = np.unique(session, return_index=True, return_counts=True)
     weight = np.repeat(1 / runs, runs)
     ends = np.append(begin, len(ms))
-    before = np.searchsorted(timed, first) // EVERY * EVERY
-    tails = np.full((2, len(first)), np.nan)
-    for count in np.unique(before[before >= FEWEST]).tolist():
-        n = min(count, LATEST)
-        window = slice(ends[count - n], ends[count])
-        shares = np.array([TAIL, binom.ppf(0.025, n, TAIL) / n])
-        tails[:, before == count] = _quantiles(ms[window], weight[window], shares)[:, None]
-    return np.where(tails[1] > 0, tails, np.nan)
+    counts, which = np.unique(np.searchsorted(timed, first) // EVERY * EVERY, return_inverse=True)
+    tails = np.full((2, len(counts)), np.nan)
+    for place, count in enumerate(counts.tolist()):
+        if count >= FEWEST:
+            n = min(count, LATEST)
+            window = slice(ends[count - n], ends[count])
+            shares = np.array([TAIL, binom.ppf(0.025, n, TAIL) / n])
+            tails[:, place] = _quantiles(ms[window], weight[window], shares)
+    return np.where(tails[1] > 0, tails, np.nan)[:, which]
 
 
 def _quantiles(ms: np.ndarray, weight: np.ndarray, shares: np.ndarray) -> np.ndarray:
