@@ -85,7 +85,11 @@ def verdicts_on(evidence: Evidence, gates: Sequence[str]) -> list[Verdict]:
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
     """A verdict as a row for people, its numbers with their unit."""
     low, high = verdict.interval or (None, None)
-    return {**verdict.to_dict(), "interval": None if low is None else f"{low:.3g} to {high:.3g}"}
+    row = {**verdict.to_dict(), "interval": None if low is None else f"{low:.3g} to {high:.3g}"}
+    for name, change in row.pop("details", {}).items():
+        ends = " to ".join("any" if end is None else f"{end:.3g}" for end in change["interval"])
+        row[name] = f"{change['estimate']:.3g} ({ends}) {change['unit']}, limit {change['threshold']:g}"
+    return row
 
 
 def read_records(path: Path) -> list[RunRecord]:

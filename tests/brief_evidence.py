@@ -29,6 +29,8 @@ METRICS = {
     "human_override": "product",
     "tool_error": "platform",
     "latency": "platform",
+    "latency_tail": "platform",
+    "latency_far_tail": "platform",
     "cost_per_success": "product",
     "safety": "ml",
 }

@@ -92,6 +92,16 @@ def _moment(time: str | datetime) -> datetime:
 
 
 @dataclass(frozen=True)
+class Durations:
+    """How long each run took: the mean over a session hides the slow runs in it. Arrays are `(runs,)`."""
+
+    session: np.ndarray
+    """Position of the run's session."""
+    ms: np.ndarray
+    """NaN is unknown."""
+
+
+@dataclass(frozen=True)
 class Sessions:
     """Sessions in the order of their start. Arrays are `(sessions,)`; NaN is unknown."""
 
@@ -104,6 +114,8 @@ class Sessions:
     """Runs whose success is not known yet."""
     switched: int
     """Runs that were left out because their session had begun in the other arm (it moved when the share rose)."""
+    durations: Durations | None = None
+    """Of each run, where a session may have several."""
 
     def known(self, *names: str) -> Sessions:
         """Those whose value is known in each of the names, with these values only."""
@@ -169,6 +181,7 @@ def gather(runs: Iterable[CanaryRun], outcomes_at_once: bool = True) -> Sessions
         },
         unlabelled=successes.count(None),
         switched=len(ordered) - len(kept),
+        durations=Durations(np.array(owners, dtype=int), np.array([run.duration_ms for run in kept], dtype=float)),
     )
 
 

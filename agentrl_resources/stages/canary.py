@@ -29,7 +29,7 @@ from agentrl_resources.workflow import EpisodeFactory
 
 BAD_SHARE = 0.3
 """Share of its runs in which the policy that is broken on purpose does nothing."""
-_COLOURS = (GOOD, BASELINE, ACCENT, CANDIDATE, INK, BAD)
+_COLOURS = (GOOD, BASELINE, ACCENT, CANDIDATE, "#7d5ba6", "#c58bd3", INK, BAD)
 
 
 def run(request: StageRequest) -> None:
