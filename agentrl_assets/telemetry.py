@@ -1,5 +1,6 @@
 """Telemetry: every run in the warehouse, and the SQL models over them, one asset for each file."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import dagster as dg
@@ -85,9 +86,10 @@ def no_run_is_lost(context: dg.AssetCheckExecutionContext, workspace: Workspace)
 def _evaluated(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, workspace: Workspace
 ) -> list[RunRecord]:
-    """Runs of the latest evaluation, if there was one."""
+    """Runs of the latest evaluation, if there was one. A policy that is evaluated again has the same run ids."""
     evaluation = workspace.find(context.instance, "offline_eval_suite")
-    return read_records(evaluation.path / "episodes.jsonl.gz") if evaluation else []
+    records = read_records(evaluation.path / "episodes.jsonl.gz") if evaluation else []
+    return [replace(record, reported_at=record.started_at) for record in records]
 
 
 def _asset_of(source: str) -> str:

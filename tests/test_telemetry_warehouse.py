@@ -70,14 +70,19 @@ def test_ingest_again_changes_nothing(warehouse: Warehouse) -> None:
     assert rows(warehouse) == before
 
 
-def test_a_corrected_run_is_updated_but_stays_in_its_week(warehouse: Warehouse) -> None:
-    record = random_record(random_seed(), started_at="2026-11-20T10:00:00+02:00", cost=1.0)
+def test_a_newer_report_corrects_a_run_its_week_too_and_an_older_one_that_comes_later_does_not(
+    warehouse: Warehouse,
+) -> None:
+    record = random_record(random_seed(), started_at="2026-11-20T10:00:00+02:00", cost=1.0, tokens_in=7)
+    newer = dataclasses.replace(
+        record, started_at="2026-11-02T00:00:00Z", cost=2.0, tokens_in=None, reported_at="2026-11-21T00:00:00Z"
+    )
     warehouse.ingest([record])
-    report = warehouse.ingest([dataclasses.replace(record, started_at="2027-03-01T00:00:00Z", cost=2.0)])
-    assert report == IngestReport(inserted=0, updated=1, unchanged=0)
+    assert warehouse.ingest([newer]) == IngestReport(inserted=0, updated=1, unchanged=0)
+    assert warehouse.ingest([record]) == IngestReport(inserted=0, updated=0, unchanged=1)
     (row,) = rows(warehouse)
-    assert row["cost"] == 2.0
-    assert str(row["started_at"]) == "2026-11-20 08:00:00"
+    assert (row["cost"], str(row["started_at"])) == (2.0, "2026-11-02 00:00:00")
+    assert row["tokens_in"] == 7, "what the newer report does not say is still known"
 
 
 @pytest.mark.parametrize("label_first", [True, False])
@@ -338,7 +343,10 @@ def test_reading_a_warehouse_that_is_not_there_does_not_make_one(warehouse: Ware
 def test_counts_add_up_however_runs_arrive(warehouse: Warehouse) -> None:
     rng = random_seed()
     records = random_records(rng, 40)
-    changed = [dataclasses.replace(record, cost=(record.cost or 0) + 1) for record in rng.sample(records, 15)]
+    changed = [
+        dataclasses.replace(record, cost=(record.cost or 0) + 1, reported_at="2026-11-20")
+        for record in rng.sample(records, 15)
+    ]
     total: Counter[str] = Counter()
     for batch in (records[:25], records, changed):
         report = warehouse.ingest(batch)
