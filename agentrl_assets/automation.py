@@ -42,7 +42,7 @@ reliability = dg.define_asset_job(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 def weekly_reliability_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """On Monday at 06:00 UTC, the score of the week that has just ended, and of earlier ones that have changed since."""
+    """On Monday at 06:00 UTC, the score of the week that has just ended, and of others that have changed since."""
     now = context.scheduled_execution_time.astimezone(UTC).date()
     monday = now - timedelta(days=now.weekday() + 7)
     return dg.RunRequest(

@@ -146,9 +146,8 @@ def _read_row(
     run_id = read_text(line, "run_id")
     record = None
     if "traj" in line or "messages" in line or run_id is None or not said:
-        identity = {"workflow": workflow, "line": row}
-        record = _run_record(line, run_id or digest_json(identity), identity, said, now, workflow, channel, reported_at)
-        run_id = record.run_id
+        run_id = run_id or digest_json({"workflow": workflow, "line": row})
+        record = _run_record(line, run_id, said, now, workflow, channel, reported_at)
     elif labelled_at is None:
         raise AgentRLError("no messages, so it is a label; when was it said? A label needs `labelled_at`")
     if labelled_at is None:
@@ -166,7 +165,6 @@ def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
 def _run_record(
     line: dict[str, Any],
     run_id: str,
-    identity: dict[str, Any],
     said: Mapping[str, bool],
     now: datetime,
     workflow: str,
@@ -197,7 +195,7 @@ def _run_record(
         release_channel=channel,
         run_id=run_id,
         workflow=workflow,
-        task_id=_task_id(line, identity),
+        task_id=_task_id(line, run_id),
         task_type=read_text(line, "task_type"),
         started_at=started_at or now.isoformat(),
         start_known=started_at is not None,
@@ -218,9 +216,13 @@ def _first(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
 
 
-def _task_id(line: dict[str, Any], content: dict[str, Any]) -> str:
-    """A task id from outside may be somebody's address; it is then replaced by its digest, which keeps tasks apart."""
-    task = read_text(line, "task_id") or digest_json(content)
+def _task_id(line: Mapping[str, Any], run_id: str) -> str:
+    """Without one a run is a task of its own. A task id from outside may be somebody's address; it is then replaced by
+    its digest, which keeps tasks apart.
+    """
+    task = read_text(line, "task_id")
+    if task is None:
+        return run_id
     return digest_bytes(task.encode()) if redact(task)[1] else task
 
 

@@ -1,6 +1,6 @@
 """One row for each run out of all that was reported of it, whatever the order.
 
-`reported_runs` holds the row of each run. Of runs with more than one report, `run_reports` holds every one; of the others
+`reported_runs` holds the row of each run. Of a run with more than one report `run_reports` holds every one; of any other
 the row is the report. What is new waits in the temporary table `incoming`.
 """
 
@@ -52,7 +52,8 @@ def merge_reports(connection: duckdb.DuckDBPyConnection) -> Counter[str]:
 
 def find_conflicts(connection: duckdb.DuckDBPyConnection) -> tuple[Conflict, ...]:
     """What reports of the runs that were merged last, and labels of the same moment, disagree on."""
-    found = connection.execute(_CONFLICTS).fetchall()
+    several = connection.execute("SELECT count(*) > count(DISTINCT run_id) FROM stated").fetchone()
+    found = connection.execute(_CONFLICTS if several == (True,) else _LABEL_CONFLICTS).fetchall()
     return tuple(Conflict(run_id, field, tuple(values), counted) for run_id, field, values, counted in found)
 
 
@@ -101,6 +102,8 @@ def _merged(name: str) -> str:
         case "started_at":  # of imports that nobody dated, the first
             known = f"arg_max(started_at, {newest}) FILTER ({_START_KNOWN})"
             return f"coalesce({known}, min(started_at)) AS started_at"
+        case "task_id":  # a run of which no task is known has its own id there
+            return f"coalesce(arg_max(task_id, {newest}) FILTER (task_id <> run_id), run_id) AS task_id"
         case _:  # arg_max passes over what is NULL
             chosen = "arg_max_null" if name in _OF_ONE_REPORT else "arg_max"
             return f"{chosen}({name}, {newest}) AS {name}"
@@ -122,14 +125,14 @@ def _conflict(name: str) -> str:
     value = f"left(sha256({name}::VARCHAR), 12)" if name == "trace" else f"CAST({name} AS VARCHAR)"
     counted = "NULL" if name == "trace" else f"CAST(agent_runs.{name} AS VARCHAR)"
     settled = f"ANTI JOIN (FROM run_labels WHERE field = '{name}') AS said USING (run_id)" if name in LABELS else ""
-    dated = f"AND {_START_KNOWN}" if name == "started_at" else ""
+    given = {"started_at": f"AND {_START_KNOWN}", "task_id": "AND task_id <> run_id"}.get(name, "")
     return f"""
 SELECT run_id, '{name}' AS field, "values", {counted} AS counted
 FROM (
     SELECT run_id, list_sort(list(DISTINCT value)) AS "values"
     FROM (
         SELECT run_id, {value} AS value FROM stated {settled}
-        WHERE {name} IS NOT NULL {dated}
+        WHERE {name} IS NOT NULL {given}
         QUALIFY {_NEWNESS} = max({_NEWNESS}) OVER (PARTITION BY run_id)
     )
     GROUP BY run_id HAVING count(DISTINCT value) > 1

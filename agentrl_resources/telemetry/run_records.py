@@ -181,7 +181,10 @@ def _columns() -> dict[str, str]:
     types: dict[Any, str] = {str: "VARCHAR", bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE"}
     hints = get_type_hints(RunRecord)
     plain = {name: next((arg for arg in get_args(hint) if arg in types), hint) for name, hint in hints.items()}
-    return {name: types.get(kind, "JSON") for name, kind in plain.items()} | {"started_at": "TIMESTAMP", "reported_at": "TIMESTAMP"}
+    return {name: types.get(kind, "JSON") for name, kind in plain.items()} | {
+        "started_at": "TIMESTAMP",
+        "reported_at": "TIMESTAMP",
+    }
 
 
 COLUMNS = _columns()

@@ -241,7 +241,10 @@ def _parquet(path: Path) -> Iterator[TraceRow]:
         structs = (struct for batch in pq.ParquetFile(path).iter_batches(256) for struct in batch.to_struct_array())
         for number, struct in enumerate(structs, start=1):
             try:
-                data = {name: _cell(item) if isinstance(item, str) else item for name, item in _plain(struct.as_py()).items()}
+                data = {
+                    name: _cell(item) if isinstance(item, str) else item
+                    for name, item in _plain(struct.as_py()).items()
+                }
                 yield TraceRow(number, json.dumps(data, ensure_ascii=False, default=str), data)
             except (ValueError, TypeError, ArithmeticError, RecursionError, pa.ArrowException) as error:
                 yield TraceRow(number, shown(struct), None, f"the row cannot be read: {error}")
@@ -250,7 +253,7 @@ def _parquet(path: Path) -> Iterator[TraceRow]:
 
 
 def _plain(value: Any) -> Any:
-    """Arrow's values as JSON has them. It fills every struct with all keys of the column: an empty one was not there."""
+    """Arrow's values as JSON has them. It fills a struct with all keys of the column: an empty one was not there."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items() if item is not None and item == item}
     if isinstance(value, list | tuple):

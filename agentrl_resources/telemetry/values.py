@@ -64,7 +64,7 @@ def read_flag(row: Mapping[str, Any], *names: str) -> bool | None:
 def read_success(row: Mapping[str, Any], *names: str) -> bool | None:
     """Whether the task was done: a flag, a word, or a reward, of which 1 and more is a success."""
     said = {name: row.get(name) for name in names}
-    known = {name: value for name, value in said.items() if not (_word(value) in _NOT_KNOWN_YET)}
+    known = {name: value for name, value in said.items() if _word(value) not in _NOT_KNOWN_YET}
     return _read(known, names, _success, f"true, false, a number, or one of {', '.join(SUCCESS_WORDS)}")
 
 
@@ -140,7 +140,7 @@ def _word(value: Any) -> str | None:
 
 _PLAIN_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _GROUPED_NUMBER = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
-_MOST_DIGITS = 400
+_MOST_DIGITS = 300
 
 
 def _decimal(value: Any) -> Decimal:

@@ -9,7 +9,7 @@ second time never undoes a label. A label changes what the run cost, too, by the
 
 A run may be reported more than once, in reports that do not say the same. All of them are kept (`run_reports`), and the
 row of the run is a function of their set, so that their order and repetition change nothing: each column has the value
-of the newest report (`reported_at`; one without is the oldest) that knows it, and of several as new, of the one with the
+of the newest report (`reported_at`; one without is the oldest) that knows it, and of several as new, of that with the
 greatest digest. The trace and its counts come from one report.
 """
 
@@ -89,6 +89,7 @@ LEFT JOIN (
     GROUP BY run_id
 ) AS labels USING (run_id);
 """
+
 
 @dataclass(frozen=True)
 class IngestReport:
