@@ -98,6 +98,10 @@ def _import(options: argparse.Namespace) -> int:
         f"{os.fsencode(path).decode(errors='backslashreplace')}: {report.inserted} runs new, {report.updated} changed, "
         f"{report.unchanged} known already, {found.label_rows} labels, {len(found.rejected)} lines in quarantine"
     )
+    if repeated := len(found.records) - len({record.run_id for record in found.records}):
+        print(f"agentrl: {repeated} rows report a run that another row reports too", file=sys.stderr)
+    if undated := sum(not record.start_known for record in found.records):
+        print(f"agentrl: {undated} runs say no time and count in the week of their first import", file=sys.stderr)
     _list_some([f"{line.source}, line {line.line}: {line.reason}" for line in found.rejected], "import_quarantine")
     _list_some([str(conflict) for conflict in report.conflicts], "run_reports")
     if report.conflicts:

@@ -119,6 +119,11 @@ def test_of_several_labels_the_latest_counts_in_whatever_order_they_arrive(tmp_p
         assert (row["human_override"], row["success"]) == (latest, True)
 
 
+def test_a_label_of_the_future_is_refused_since_it_would_count_for_ever(warehouse: Warehouse) -> None:
+    with pytest.raises(AgentRLError, match=r"labelled_at is .* lies in the future"):
+        warehouse.label("run-1", success=True, labelled_at="2099-01-01T00:00:00Z")
+
+
 def test_a_late_label_is_charged_as_if_it_had_been_known_at_once(tmp_path: Path) -> None:
     rng = random_seed()
     states = list(itertools.product((True, False, None), repeat=2))

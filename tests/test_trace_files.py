@@ -119,6 +119,18 @@ def test_an_array_that_does_not_end_well_keeps_what_is_whole(tmp_path: Path, end
     assert said in rows[-1].problem
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.json.gz", "rows.csv.gz"])
+def test_a_packed_file_that_breaks_off_keeps_what_came_before(tmp_path: Path, name: str) -> None:
+    rows = [ROWS[0] | {"run_id": f"r{number}"} for number in range(5)]
+    data = as_csv(rows) if "csv" in name else as_lines(rows) if "jsonl" in name else json.dumps(rows, indent=1).encode()
+    whole = gzip.compress(data, 0)
+    cut = whole.index(b"r3")
+    (tmp_path / name).write_bytes(whole[:cut])
+    found = import_traces(tmp_path / name, "desk")
+    assert [record.run_id for record in found.records] == ["r0", "r1", "r2"]
+    assert found.rejected[-1].line >= 4
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [(b"x,y", "2 cells where the header names 5"), (b"\xff,,,,", "not UTF-8"), (b"a,b,c,d,e,f", "6 ")],

@@ -137,12 +137,12 @@ def _read_row(
     line = _filled(row)
     reported_at = read_time(line, now, "updated_at", "exported_at") or exported_at
     labelled_at = read_time(line, now, "labelled_at", "labeled_at") or reported_at
-    said = {
+    labels = {
         "human_override": read_flag(line, "human_override"),
         "success": read_success(line, "success", "outcome", "reward"),
         "safety_violation": read_flag(line, "safety_violation"),
     }
-    said = {name: value for name, value in said.items() if value is not None}
+    said = {name: value for name, value in labels.items() if value is not None}
     run_id = read_text(line, "run_id")
     record = None
     if "traj" in line or "messages" in line or run_id is None or not said:

@@ -1,7 +1,7 @@
 """One row for each run out of all that was reported of it, whatever the order.
 
-`reported_runs` holds the row of each run. Of a run with more than one report `run_reports` holds every one; of any other
-the row is the report. What is new waits in the temporary table `incoming`.
+`reported_runs` holds the row of each run. Of a run with several reports `run_reports` holds every one; of any other the
+row is the report. What is new waits in the temporary table `incoming`.
 """
 
 from __future__ import annotations

@@ -12,14 +12,15 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.strict_json import parse_json
@@ -27,6 +28,7 @@ from agentrl_resources.telemetry.values import shown
 
 KINDS = "one JSON object a line (.jsonl), a JSON array of objects, CSV with a header (.csv), each also .gz, or .parquet"
 
+_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile)
 _UTF8_MARK = b"\xef\xbb\xbf"
 _OTHERS = {
     b"\xff\xfe": "UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8",
@@ -65,11 +67,10 @@ def read_rows(path: Path) -> Iterator[TraceRow]:
     Raises `AgentRLError` for a file that cannot be opened, or is of another kind.
     """
     with _opened(path) as file:
-        start = file.read(4096)
+        start = file.peek(64)
         for mark, what in _OTHERS.items():
             if start.startswith(mark):
                 raise AgentRLError(f"{path} is {what}. Traces are read as {KINDS}.")
-        file.seek(0)
         if start.startswith(b"PAR1"):
             rows = _parquet(path)
         elif path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv")):
@@ -80,7 +81,7 @@ def read_rows(path: Path) -> Iterator[TraceRow]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[BufferedReader | gzip.GzipFile]:
     try:
         with path.open("rb") as plain:
             if plain.read(2) != b"\x1f\x8b":
@@ -90,7 +91,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             plain.seek(0)
             with gzip.open(plain) as unpacked:
                 yield unpacked
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except _BROKEN as error:
         raise AgentRLError(f"{path} is not a whole gzip file ({error}). Copy or download it again.") from error
     except OSError as error:
         raise AgentRLError(f"{path} cannot be read: {error.strerror or error}. Check the path.") from error
@@ -103,25 +104,39 @@ def _until_it_breaks_off(rows: Iterator[TraceRow]) -> Iterator[TraceRow]:
         for row in rows:
             number = row.number
             yield row
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except _BROKEN:
         yield TraceRow(number + 1, "", None, "from here on the file is not valid gzip; copy it again and import again")
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def _json(file: IO[bytes]) -> Iterator[TraceRow]:
-    lines = ((number, line.removeprefix(_UTF8_MARK).strip()) for number, line in enumerate(file, start=1))
-    lines = ((number, line) for number, line in lines if line)
+def _json(file: Iterable[bytes]) -> Iterator[TraceRow]:
+    lines = _lines(file)
     first = next(lines, None)
     if first is None:
         return
-    second = next(lines, None)
-    everything = chain([first], [second] if second else [], lines)
-    if first[1].startswith(b"[") and (second is None or not _is_whole(first[1])):
-        yield from _json_array(b"\n".join(line for _, line in everything))
-    else:
-        yield from (_json_row(number, line) for number, line in everything)
+    if first[1].startswith(b"["):
+        rest = list(_what_can_be_read(lines))
+        if not rest or not _is_whole(first[1]):
+            yield from _json_array(b"\n".join([first[1], *(line for _, line in rest)]))
+            return
+        lines = iter(rest)
+    yield from (_json_row(number, line) for number, line in chain([first], lines))
+
+
+def _lines(file: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Those that are not blank, with their numbers."""
+    for number, line in enumerate(file, start=1):
+        if text := line.removeprefix(_UTF8_MARK).strip():
+            yield number, text
+
+
+def _what_can_be_read(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    try:
+        yield from lines
+    except _BROKEN:  # an array without its end says so itself
+        return
 
 
 def _json_row(number: int, line: bytes) -> TraceRow:
@@ -185,7 +200,7 @@ def _legible(text: str) -> str:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _csv(file: IO[bytes], delimiter: str) -> Iterator[TraceRow]:
+def _csv(file: Iterable[bytes], delimiter: str) -> Iterator[TraceRow]:
     """Cells that hold JSON (messages, usage) become what they hold."""
     csv.field_size_limit(2**31 - 1)
     texts = (line.removeprefix(_UTF8_MARK).decode(errors="surrogateescape") for line in file)
