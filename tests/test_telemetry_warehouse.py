@@ -244,6 +244,15 @@ def test_a_warehouse_of_an_earlier_version_gains_the_new_column_when_it_is_next_
     assert after[old.run_id] == before | {"canary_percent": None}
 
 
+def test_what_an_earlier_version_stored_is_known_already(warehouse: Warehouse) -> None:
+    records = random_records(random_seed(), 5)
+    warehouse.ingest(records)
+    with warehouse.connect() as connection:
+        connection.execute("DROP VIEW agent_runs; DROP TABLE run_reports;")
+        connection.execute("ALTER TABLE reported_runs DROP start_known; ALTER TABLE reported_runs DROP reported_at;")
+    assert warehouse.ingest(records) == IngestReport(inserted=0, updated=0, unchanged=5)
+
+
 def run_python(script: str) -> subprocess.CompletedProcess[str]:
     folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}

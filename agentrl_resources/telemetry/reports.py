@@ -7,6 +7,7 @@ row is the report. What is new waits in the temporary table `incoming`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _OF_ONE_REPORT = ("trace", "tool_calls_count", "tool_error_count")
 """Columns that describe the same trace and are taken together."""
 
-_START_KNOWN = "coalesce(start_known, TRUE)"  # NULL in a warehouse of an earlier version
 _NEWNESS = "coalesce(reported_at, '-infinity'::TIMESTAMP)"
 
 
@@ -50,18 +50,17 @@ def merge_reports(connection: duckdb.DuckDBPyConnection) -> Counter[str]:
     return Counter(action for (action,) in connection.execute(_MERGE).fetchall())
 
 
-def find_conflicts(connection: duckdb.DuckDBPyConnection) -> tuple[Conflict, ...]:
-    """What reports of the runs that were merged last, and labels of the same moment, disagree on."""
+def find_conflicts(connection: duckdb.DuckDBPyConnection, labelled: Iterable[str] = ()) -> tuple[Conflict, ...]:
+    """What reports of the runs that were merged last disagree on, and labels of one moment of them and of `labelled`."""
     several = connection.execute("SELECT count(*) > count(DISTINCT run_id) FROM stated").fetchone()
-    found = connection.execute(_CONFLICTS if several == (True,) else _LABEL_CONFLICTS).fetchall()
+    found = connection.execute(_CONFLICTS if several == (True,) else _LABEL_CONFLICTS, [[*labelled]]).fetchall()
     return tuple(Conflict(run_id, field, tuple(values), counted) for run_id, field, values, counted in found)
 
 
 def _digest() -> str:
     """Of all that a report says. When it was said, or imported, is not part of it."""
-    said = dict.fromkeys(name for name in COLUMNS if name != "reported_at")
-    values = {name: name for name in said} | {"started_at": f"CASE WHEN {_START_KNOWN} THEN started_at END"}
-    values["start_known"] = _START_KNOWN
+    said = [name for name in COLUMNS if name != "reported_at"]
+    values = {name: name for name in said} | {"started_at": "CASE WHEN start_known THEN started_at END"}
     pairs = ", ".join(f"'{name}': {value}" for name, value in values.items())
     return f"sha256(CAST(to_json({{{pairs}}}) AS VARCHAR))"
 
@@ -84,7 +83,7 @@ QUALIFY row_number() OVER (PARTITION BY run_id, digest) = 1
 """
 
 _KEEP = f"""
-INSERT OR REPLACE INTO run_reports
+INSERT OR REPLACE INTO run_reports BY NAME
 SELECT {_NAMES}, digest FROM stated
 SEMI JOIN (SELECT run_id FROM stated GROUP BY run_id HAVING count(*) > 1) AS several USING (run_id)
 """
@@ -98,9 +97,9 @@ def _merged(name: str) -> str:
         case "reported_at":
             return "max(reported_at) AS reported_at"
         case "start_known":
-            return f"bool_or({_START_KNOWN}) AS start_known"
+            return "bool_or(start_known) AS start_known"
         case "started_at":  # of imports that nobody dated, the first
-            known = f"arg_max(started_at, {newest}) FILTER ({_START_KNOWN})"
+            known = f"arg_max(started_at, {newest}) FILTER (start_known)"
             return f"coalesce({known}, min(started_at)) AS started_at"
         case "task_id":  # a run of which no task is known has its own id there
             return f"coalesce(arg_max(task_id, {newest}) FILTER (task_id <> run_id), run_id) AS task_id"
@@ -125,7 +124,7 @@ def _conflict(name: str) -> str:
     value = f"left(sha256({name}::VARCHAR), 12)" if name == "trace" else f"CAST({name} AS VARCHAR)"
     counted = "NULL" if name == "trace" else f"CAST(agent_runs.{name} AS VARCHAR)"
     settled = f"ANTI JOIN (FROM run_labels WHERE field = '{name}') AS said USING (run_id)" if name in LABELS else ""
-    given = {"started_at": f"AND {_START_KNOWN}", "task_id": "AND task_id <> run_id"}.get(name, "")
+    given = {"started_at": "AND start_known", "task_id": "AND task_id <> run_id"}.get(name, "")
     return f"""
 SELECT run_id, '{name}' AS field, "values", {counted} AS counted
 FROM (
@@ -144,7 +143,8 @@ JOIN agent_runs USING (run_id)
 _LABEL_CONFLICTS = """
 SELECT run_id, field, ['false', 'true'] AS "values", 'true' AS counted
 FROM (
-    SELECT run_id, field, value FROM run_labels SEMI JOIN stated USING (run_id)
+    SELECT run_id, field, value FROM run_labels
+    WHERE run_id IN (SELECT run_id FROM stated) OR run_id IN (SELECT unnest(?::VARCHAR[]))
     QUALIFY labelled_at = max(labelled_at) OVER (PARTITION BY run_id, field)
 )
 GROUP BY run_id, field HAVING count(DISTINCT value) > 1

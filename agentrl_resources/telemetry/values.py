@@ -218,9 +218,13 @@ _COMPACT = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 
 _PANDAS = re.compile(r"""(?:\w+\.)*Timestamp\(\s*['"]([^'"]+)['"][^)]*\)""")
 _YEAR_FIRST = re.compile(r"(\d{4})([/.-])(\d{1,2})\2(\d{1,2})(?!\d)(.*)", re.DOTALL)
-_ZONE_NAME = re.compile(r"(?<=[+\-\d:Z])\[[\w/+-]+\]$")
-_UTC_SUFFIX = re.compile(r"\s*(?:UTC|GMT|Z)(?:[+-]00:?00)?$", re.IGNORECASE)
+_ZONE_NAME = re.compile(  # behind an offset: [Europe/Paris] as Java has it, CET as Go has it
+    r"(?:(?<=[+-]\d\d:\d\d)|(?<=[+-]\d{4})|(?<=[Zz]))(?:\[[\w/+-]+\]| [A-Z]{3,5}(?: m=\S+)?)$"
+)
+_NAMED_OFFSET = re.compile(r"\s*(?:UTC|GMT)([+-]\d\d:?\d\d)$", re.IGNORECASE)
+_UTC_SUFFIX = re.compile(r"\s*(?:UTC|GMT|Z)$", re.IGNORECASE)
 _JAVASCRIPT = re.compile(r"(\w{3}) (\w{3}) (\d{1,2}) (\d{4}) ([\d:]{8}) (?:GMT|UTC)([+-]\d{4})(?: \(.*\))?")
+_APACHE = re.compile(r"(\d{1,2})/(\w{3})/(\d{4}):([\d:]{8}) ([+-]\d{4})")
 _ASCTIME = re.compile(r"\w{3} (\w{3}) +(\d{1,2}) ([\d:]{8})( UTC| GMT|) (\d{4})")
 _MAIL = re.compile(
     r"""(?:[A-Za-z]{3,9},?\ +)? \d{1,2}[\ -][A-Za-z]{3}[\ -](?:\d{4}|\d\d) \ +\d{1,2}:\d\d(?::\d\d)?
@@ -254,11 +258,12 @@ def _moment_of_text(text: str) -> tuple[datetime, bool]:
         text = pandas[1]
     if year_first := _YEAR_FIRST.fullmatch(text):
         year, _, month, day, rest = year_first.groups()
-        rest = _UTC_SUFFIX.sub("+00:00", _ZONE_NAME.sub("", rest))
+        rest = _UTC_SUFFIX.sub("+00:00", _NAMED_OFFSET.sub(r"\1", _ZONE_NAME.sub("", rest)))
         return _in_utc(datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}{rest}"))
     if text[:4].isdecimal():  # 20261117T090000Z, 2026-W47-2
         return _in_utc(datetime.fromisoformat(_UTC_SUFFIX.sub("+00:00", text)))
     text = _JAVASCRIPT.sub(r"\1, \3 \2 \4 \5 \6", text)
+    text = _APACHE.sub(r"\1 \2 \3 \4 \5", text)
     text = _ASCTIME.sub(r"\2 \1 \5 \3\4", text)
     mail = _MAIL.fullmatch(text)
     parts = parsedate_tz(text) if mail else None

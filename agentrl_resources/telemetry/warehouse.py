@@ -78,6 +78,11 @@ CREATE TABLE IF NOT EXISTS gateway_events ({_definitions(_EVENTS)}, PRIMARY KEY 
 CREATE TABLE IF NOT EXISTS spool_offsets ({_definitions(_OFFSETS)}, PRIMARY KEY (segment));
 """
 
+_ADDED = {name: f'"{name}" {kind}' for name, kind in COLUMNS.items()} | {
+    "start_known": "start_known BOOLEAN DEFAULT TRUE"
+}
+"""How a column comes into a table of an earlier version."""
+
 _AGENT_RUNS = f"""agent_runs AS
 SELECT {", ".join(f"{_SHOWN.get(name, f'reported_runs.{name}')} AS {name}" for name in COLUMNS)}
 FROM reported_runs
@@ -165,11 +170,12 @@ class Warehouse:
         is written.
         """
         redacted: Counter[str] = Counter()
+        labels = list(labels)
         with self._transaction() as connection:
             _insert(connection, "run_labels", _RUN_LABELS, labels)
             actions = _merge_runs(connection, records, redacted)
             _insert(connection, "import_quarantine", _QUARANTINE, (line.redacted() for line in rejected))
-            conflicts = find_conflicts(connection)
+            conflicts = find_conflicts(connection, {label["run_id"] for label in labels})
         return IngestReport(actions["inserted"], actions["updated"], actions["unchanged"], dict(redacted), conflicts)
 
     def ingest_spool(self, folder: Path) -> SpoolReport:
@@ -291,8 +297,10 @@ def _bring_up_to_date(connection: duckdb.DuckDBPyConnection) -> None:
     version = digest_json(_AGENT_RUNS)
     if comment == (version,):
         return
-    present = {row[0] for row in connection.execute("DESCRIBE reported_runs").fetchall()}
-    new = [f"ALTER TABLE reported_runs ADD COLUMN {name} {COLUMNS[name]};" for name in COLUMNS if name not in present]
+    new = []
+    for table in ("reported_runs", "run_reports"):
+        present = {row[0] for row in connection.execute(f"DESCRIBE {table}").fetchall()}
+        new += [f"ALTER TABLE {table} ADD COLUMN {added};" for name, added in _ADDED.items() if name not in present]
     view = f"CREATE OR REPLACE VIEW {_AGENT_RUNS} COMMENT ON VIEW agent_runs IS '{version}';"
     connection.execute(f"BEGIN; {''.join(new)} {view} COMMIT;")
 
