@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,26 @@ def test_the_same_rows_come_out_of_every_kind_of_file(tmp_path: Path, name: str)
     ]
     records = found.records
     assert [(one.run_id, one.success, one.cost, one.started_at, one.trace["messages"]) for one in records] == expected
+
+
+def test_a_table_keeps_its_kinds_of_times_and_numbers(tmp_path: Path) -> None:
+    times = pa.array([datetime(2026, 11, 17, 9, tzinfo=UTC), None], pa.timestamp("ns", "UTC"))
+    columns = {
+        "started_at": times,
+        "timestamp": pa.array([None, 1763370000000], pa.int64()),
+        "success": pa.array([1.0, float("nan")]),
+        "reward": pa.array([None, 0.5]),
+        "cost": pa.array([Decimal("0.25"), None], pa.decimal128(9, 2)),
+        "tokens_in": pa.array([12.0, None]),
+        "messages": pa.array([MESSAGES, MESSAGES]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "table.parquet")
+    found = import_traces(tmp_path / "table.parquet", "desk")
+    assert found.rejected == []
+    assert [(one.started_at, one.success, one.cost, one.tokens_in) for one in found.records] == [
+        ("2026-11-17T09:00:00.000000Z", True, 0.25, 12),
+        ("2025-11-17T09:00:00.000000Z", False, None, None),
+    ]
 
 
 @pytest.mark.parametrize(

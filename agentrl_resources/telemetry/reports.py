@@ -51,7 +51,7 @@ def merge_reports(connection: duckdb.DuckDBPyConnection) -> Counter[str]:
 
 
 def find_conflicts(connection: duckdb.DuckDBPyConnection, labelled: Iterable[str] = ()) -> tuple[Conflict, ...]:
-    """What reports of the runs that were merged last disagree on, and labels of one moment of them and of `labelled`."""
+    """What reports of the runs that were merged last disagree on, and labels of one moment, also of `labelled` runs."""
     several = connection.execute("SELECT count(*) > count(DISTINCT run_id) FROM stated").fetchone()
     found = connection.execute(_CONFLICTS if several == (True,) else _LABEL_CONFLICTS, [[*labelled]]).fetchall()
     return tuple(Conflict(run_id, field, tuple(values), counted) for run_id, field, values, counted in found)
