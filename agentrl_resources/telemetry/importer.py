@@ -13,8 +13,8 @@ other column is used when it is there and not empty, and of alternatives the fir
     updated_at | exported_at         when the row was as it says: of rows of one run the newest counts
     labelled_at                      when success, human_override and safety_violation were said; without it as above
 
-How times, flags and numbers may be written says `values`. A row without messages that has a `run_id`, a time and one of
-the three labels says afterwards what became of that run.
+How times, flags and numbers may be written says `values`. A row without messages that has a `run_id`, `labelled_at` and
+one of the three labels says afterwards what became of that run.
 """
 
 from __future__ import annotations
@@ -136,24 +136,20 @@ def _read_row(
     """The run of a row (None where it is only about labels), and its labels that have a time."""
     line = _filled(row)
     reported_at = read_time(line, now, "updated_at", "exported_at") or exported_at
-    labelled_at = read_time(line, now, "labelled_at", "labeled_at") or reported_at
-    labels = {
+    label_time = read_time(line, now, "labelled_at", "labeled_at")
+    values = {
         "human_override": read_flag(line, "human_override"),
         "success": read_success(line, "success", "outcome", "reward"),
         "safety_violation": read_flag(line, "safety_violation"),
     }
-    said = {name: value for name, value in labels.items() if value is not None}
-    run_id = read_text(line, "run_id")
-    record = None
-    if "traj" in line or "messages" in line or run_id is None or not said:
-        run_id = run_id or digest_json({"workflow": workflow, "line": row})
-        record = _run_record(line, run_id, said, now, workflow, channel, reported_at)
-    elif labelled_at is None:
-        raise AgentRLError("no messages, so it is a label; when was it said? A label needs `labelled_at`")
-    if labelled_at is None:
-        return record, []
-    label = {"run_id": run_id, "labelled_at": labelled_at}
-    return record, [{**label, "field": name, "value": value} for name, value in said.items()]
+    said = {name: value for name, value in values.items() if value is not None}
+    stated_id = read_text(line, "run_id")
+    run_id = stated_id or digest_json({"workflow": workflow, "line": row})
+    only_labels = stated_id and said and label_time and not ("traj" in line or "messages" in line)
+    record = None if only_labels else _run_record(line, run_id, said, now, workflow, channel, reported_at)
+    label = {"run_id": run_id, "labelled_at": label_time or reported_at}
+    labels = [{**label, "field": name, "value": value} for name, value in said.items() if label["labelled_at"]]
+    return record, labels
 
 
 def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
