@@ -17,7 +17,7 @@ import gzip
 import json
 import math
 import zlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,8 +26,8 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_bytes, digest_json
-from agentrl_resources.redaction import redact
-from agentrl_resources.telemetry.run_records import RunRecord, redact_value
+from agentrl_resources.redaction import Redactor, pseudonym
+from agentrl_resources.telemetry.run_records import RunRecord
 
 HAND_OVER_TOOLS = frozenset({"transfer_to_human_agents", "hand_over"})
 _SUCCESS_WORDS = {"success": True, "succeeded": True, "pass": True, "passed": True, "resolved": True} | {
@@ -47,9 +47,9 @@ class RejectedLine:
 
     def redacted(self) -> dict[str, Any]:
         """The row for the table `import_quarantine`."""
-        found: Counter[str] = Counter()
+        redactor = Redactor([self.content, self.reason])
         row = {"source": self.source, "line": self.line, "digest": digest_bytes(self.content.encode())}
-        return row | {"reason": redact_value(self.reason, found), "content": redact_value(self.content, found)}
+        return row | {"content": redactor.redact(self.content), "reason": redactor.redact(self.reason)}
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ def _run_record(line: dict[str, Any], workflow: str, channel: str, default_start
         duration_ms=line.get("duration_ms"),
         human_override=handed_over if override is None else override,
         release_channel=channel,
-        run_id=_text(line, "run_id") or digest_json(content),
+        run_id=pseudonym(_text(line, "run_id") or digest_json(content)),
         workflow=workflow,
-        task_id=_task_id(line, content),
+        task_id=pseudonym(_text(line, "task_id") or digest_json(content)),
         task_type=_text(line, "task_type"),
         started_at=_started_at(line) or default_start,
         session_key_hash=None if session is None else digest_json(session),
@@ -158,12 +158,6 @@ def _run_record(line: dict[str, Any], workflow: str, channel: str, default_start
         cost=line.get("cost"),
         trace={"messages": messages, "tool_calls": calls},
     )
-
-
-def _task_id(line: dict[str, Any], content: dict[str, Any]) -> str:
-    """A task id from outside may be somebody's address; it is then replaced by its digest, which keeps tasks apart."""
-    task = _text(line, "task_id") or digest_json(content)
-    return digest_bytes(task.encode()) if redact(task)[1] else task
 
 
 def _messages(line: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ follow it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args, get_type_hints
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.redaction import redact
+from agentrl_resources.redaction import Redactor
 
 METRICS = ("human_override_rate", "tool_error_rate", "policy_kl_drift", "task_completion_quality")
 """Names that `monitoring:` in workflow.yaml may hold; each is computed weekly in the mart `weekly_metrics`."""
@@ -117,28 +116,9 @@ class RunRecord:
 
     def redacted(self) -> tuple[dict[str, Any], Counter[str]]:
         """The record as a row with personal data taken out of its trace, and how often each kind was found."""
-        found: Counter[str] = Counter()
+        redactor = Redactor(self.trace)
         row = {column.name: getattr(self, column.name) for column in dataclasses.fields(self)}
-        return row | {"trace": redact_value(self.trace, found)}, found
-
-
-def redact_value(value: Any, found: Counter[str]) -> Any:
-    """`value` with every string in it (keys too) redacted; adds what was found to `found`."""
-    if isinstance(value, str):
-        text, kinds = _redact_short(value) if len(value) <= _SHORT else redact(value)
-        if kinds:
-            found.update(kinds)
-        return text
-    if isinstance(value, dict):
-        return {redact_value(key, found): redact_value(item, found) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [redact_value(item, found) for item in value]
-    return value
-
-
-_SHORT = 32
-_redact_short = functools.lru_cache(maxsize=4096)(redact)
-"""The same keys, roles and names of tools stand in every trace: a third of the time without looking at them again."""
+        return row | {"trace": redactor.redact(self.trace)}, redactor.found
 
 
 def version_name(name: str, digest: str) -> str:
