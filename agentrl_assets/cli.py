@@ -89,7 +89,7 @@ def _import(options: argparse.Namespace) -> int:
     from agentrl_resources.telemetry import build_models, import_traces, load_models
 
     warehouse = this_workspace().warehouse
-    found = import_traces(Path(options.traces), options.workflow)
+    found = import_traces(Path(options.traces), options.workflow, hand_over_tools=_hand_over_tools(options.workflow))
     report = warehouse.ingest(found.records, found.rejected)
     with warehouse.connect() as connection:
         build_models(connection, load_models(PROJECT / "dbt_like_sql"))
@@ -104,6 +104,18 @@ def _import(options: argparse.Namespace) -> int:
     return 0 if found.records else 1
 
 
+def _hand_over_tools(name: str) -> frozenset[str]:
+    """Those of the workflow of this name; when it cannot be loaded here, the usual names, and it says so."""
+    from agentrl_assets.telemetry import hand_over_tools
+    from agentrl_resources.telemetry import HAND_OVER_TOOLS
+
+    own = hand_over_tools(this_workspace(), name)
+    if own is None:
+        usual = " or ".join(sorted(HAND_OVER_TOOLS))
+        print(f"agentrl: {name} is no workflow of this project: a call of {usual} is a hand-over", file=sys.stderr)
+    return HAND_OVER_TOOLS if own is None else own
+
+
 def _score(options: argparse.Namespace) -> int:
     from agentrl_resources.telemetry import weekly_score
 
@@ -112,8 +124,12 @@ def _score(options: argparse.Namespace) -> int:
     with workspace.warehouse.connect(read_only=True) as connection:
         score = asdict(weekly_score(connection, workflow, options.week))
     score["week"] = score.pop("iso_week")
-    _show(options, score, lambda: "\n".join(f"{name}: {value}" for name, value in score.items()))
+    _show(options, score, lambda: "\n".join(f"{name}: {_known(value)}" for name, value in score.items()))
     return 0
+
+
+def _known(value: Any) -> Any:
+    return "unknown" if value is None else value
 
 
 def _gates(options: argparse.Namespace) -> int:

@@ -2,13 +2,13 @@
 
 One JSON object a line, plain or gzipped. Only the messages are required; every other key is used when it is there:
 
-    traj | messages                  chat messages, with `tool_calls` and `tool` results
+    traj | messages                  chat messages of any dialect that `dialects` reads; or a row of a tracing product
     reward | success | outcome       1.0, true or "success" is a success; none of them: not labelled yet
     run_id                           unique over all workflows; without it the digest of workflow and line
     task_id, task_type, session_id, model, policy_version, release_id, quality, safety_violation, cost (EUR)
     started_at | timestamp           ISO 8601 or Unix seconds; without it the time of the import
     duration_ms, usage {prompt_tokens, completion_tokens} | tokens_in, tokens_out
-    human_override                   without it, a call of a hand-over tool counts as one
+    human_override                   without it, a call of a hand-over tool counts as one unless the call failed
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import gzip
 import json
 import math
 import zlib
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,13 +26,15 @@ from typing import Any
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_bytes, digest_json
 from agentrl_resources.redaction import Redactor, pseudonym
+from agentrl_resources.telemetry.dialects import read_trace
 from agentrl_resources.telemetry.run_records import RunRecord
 
 HAND_OVER_TOOLS = frozenset({"transfer_to_human_agents", "hand_over"})
+"""By what names a hand-over is known in traces of a workflow that says nothing of its own."""
+
 _SUCCESS_WORDS = {"success": True, "succeeded": True, "pass": True, "passed": True, "resolved": True} | {
     "failure": False, "failed": False, "fail": False, "error": False, "unresolved": False
 }  # fmt: skip
-_ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,18 @@ class ImportResult:
     rejected: list[RejectedLine]
 
 
-def import_traces(path: Path, workflow: str, channel: str = "general", now: datetime | None = None) -> ImportResult:
+def import_traces(
+    path: Path,
+    workflow: str,
+    channel: str = "general",
+    now: datetime | None = None,
+    hand_over_tools: frozenset[str] = HAND_OVER_TOOLS,
+) -> ImportResult:
     """Read a trace file; store the result with `Warehouse.ingest(result.records, result.rejected)`.
 
     The id of a run is the digest of the workflow's name and the line's content unless the line has a `run_id`, so
-    importing a file again changes nothing. Raises `AgentRLError` when the file is missing or empty.
+    importing a file again changes nothing. `hand_over_tools`: by what names the workflow hands over to a person. Raises
+    `AgentRLError` when the file is missing or empty.
     """
     started_at = (now or datetime.now(UTC)).isoformat()
     records: dict[str, RunRecord] = {}
@@ -73,7 +81,7 @@ def import_traces(path: Path, workflow: str, channel: str = "general", now: date
     for number, data in _lines(path, rejected):
         text = data.decode("utf-8", errors="backslashreplace")
         try:
-            record = _run_record(_parse(data), workflow, channel, started_at)
+            record = _run_record(_parse(data), workflow, channel, started_at, hand_over_tools)
             if record.run_id in records:
                 raise AgentRLError(f"the same run as line {first_line[record.run_id]}")
         except AgentRLError as error:
@@ -122,10 +130,11 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _run_record(line: dict[str, Any], workflow: str, channel: str, default_start: str) -> RunRecord:
-    messages = _messages(line)
-    calls = _tool_calls(messages)
-    handed_over = any(call["name"] in HAND_OVER_TOOLS for call in calls)
+def _run_record(
+    line: dict[str, Any], workflow: str, channel: str, default_start: str, hand_over_tools: frozenset[str]
+) -> RunRecord:
+    trace = read_trace(line)
+    success = _success(line)
     override = _flag(line, "human_override")
     usage = line.get("usage") or {}
     if not isinstance(usage, dict):
@@ -136,12 +145,12 @@ def _run_record(line: dict[str, Any], workflow: str, channel: str, default_start
     return RunRecord(
         model_version=model,
         policy_version=_text(line, "policy_version") or model,
-        tool_calls_count=len(calls),
-        tool_error_count=sum(call["error"] is not None for call in calls),
+        tool_calls_count=len(trace.calls),
+        tool_error_count=trace.failed_calls,
         tokens_in=line.get("tokens_in", usage.get("prompt_tokens")),
         tokens_out=line.get("tokens_out", usage.get("completion_tokens")),
         duration_ms=line.get("duration_ms"),
-        human_override=handed_over if override is None else override,
+        human_override=trace.called(hand_over_tools) if override is None else override,
         release_channel=channel,
         run_id=pseudonym(_text(line, "run_id") or digest_json(content)),
         workflow=workflow,
@@ -152,78 +161,12 @@ def _run_record(line: dict[str, Any], workflow: str, channel: str, default_start
         release_id=_text(line, "release_id"),
         assigned_channel=channel,
         served_channel=channel,
-        success=_success(line),
+        success=False if success is None and trace.error else success,
         safety_violation=_flag(line, "safety_violation"),
         quality=line.get("quality"),
         cost=line.get("cost"),
-        trace={"messages": messages, "tool_calls": calls},
+        trace=trace.row(),
     )
-
-
-def _messages(line: dict[str, Any]) -> list[dict[str, Any]]:
-    key = "traj" if "traj" in line else "messages"
-    messages = line.get(key)
-    if not isinstance(messages, list) or not messages:
-        raise AgentRLError("no messages: `traj` or `messages` must be a list of chat messages")
-    for position, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise AgentRLError(f"{key}[{position}] must be an object whose role is one of {', '.join(_ROLES)}")
-        calls = message.get("tool_calls") or []
-        if not isinstance(calls, list) or not all(_is_call(call) for call in calls):
-            raise AgentRLError(f"{key}[{position}].tool_calls must be a list of calls that name a function")
-    return messages
-
-
-def _is_call(call: object) -> bool:
-    function = call.get("function") if isinstance(call, dict) else None
-    return isinstance(function, dict) and isinstance(function.get("name"), str)
-
-
-def _tool_calls(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each call with its result: the one that has the call's id, otherwise the next in the order of the messages."""
-    calls: list[dict[str, Any]] = []
-    waiting: deque[tuple[Any, dict[str, Any]]] = deque()
-    for message in messages:
-        for call in message.get("tool_calls") or []:
-            function = call["function"]
-            calls.append(_call(function["name"], _decoded(function.get("arguments"))))
-            waiting.append((call.get("id"), calls[-1]))
-        if message["role"] == "tool":
-            wanted = message.get("tool_call_id")
-            found = next((item for item in waiting if wanted is not None and item[0] == wanted), None)
-            if found is None and waiting:
-                found = waiting[0]
-            if found is None:
-                calls.append(_call(str(message.get("name") or "unknown"), None))
-            else:
-                waiting.remove(found)
-            answered = calls[-1] if found is None else found[1]
-            answered["result"] = message.get("content")
-            answered["error"] = _error(message.get("content"))
-    return calls
-
-
-def _call(name: str, arguments: Any) -> dict[str, Any]:
-    return {"name": name, "arguments": arguments, "result": None, "error": None, "ms": None}
-
-
-def _decoded(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return value
-
-
-def _error(content: Any) -> str | None:
-    """The error in a tool's result: text that begins with `Error`, or an object whose `error` is not empty."""
-    if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
-    if isinstance(content, str) and content.startswith("Error"):
-        return content
-    result = _decoded(content)
-    return str(result["error"]) if isinstance(result, dict) and result.get("error") else None
 
 
 def _success(line: Mapping[str, Any]) -> bool | None:

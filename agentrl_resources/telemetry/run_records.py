@@ -43,7 +43,8 @@ class RunRecord:
     reward_model_version: str | None = None
     policy_version: str | None = None
     tool_calls_count: int = 0
-    tool_error_count: int = 0
+    tool_error_count: int | None = None
+    """None when of any call nothing says whether it failed. A run without calls has no errors."""
     tokens_in: int | None = None
     tokens_out: int | None = None
     duration_ms: float | None = None
@@ -81,10 +82,15 @@ class RunRecord:
     failure_price: float | None = None
     """EUR that a failure costs, in the same way."""
     trace: dict[str, Any] = field(default_factory=dict)
-    """`messages`, and `tool_calls`: a list of {name, arguments, result, error, ms}."""
+    """`messages`, and `tool_calls`: a list of {name, arguments, result, error, ms}.
+
+    Imported calls have a `status` as well: ok, error or unknown. Without it, one without an error was right.
+    """
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "started_at", utc_iso(self.started_at))
+        if self.tool_error_count is None and self.tool_calls_count == 0:
+            object.__setattr__(self, "tool_error_count", 0)
         for name, allowed in ALLOWED.items():
             value = getattr(self, name)
             if value not in allowed and not (value is None and name != "release_channel"):
@@ -104,7 +110,7 @@ class RunRecord:
         for name in _NEVER_NEGATIVE:
             if (getattr(self, name) or 0) < 0:
                 raise self._refuse(name, "zero or more")
-        if self.tool_error_count > self.tool_calls_count:
+        if self.tool_error_count is not None and self.tool_error_count > self.tool_calls_count:
             raise self._refuse("tool_error_count", f"at most tool_calls_count ({self.tool_calls_count})")
         if self.quality is not None and self.quality > 1:
             raise self._refuse("quality", "between 0 and 1")
