@@ -90,7 +90,8 @@ def _import(options: argparse.Namespace) -> int:
 
     path = Path(options.traces)
     warehouse = this_workspace().warehouse
-    found = import_traces(path, options.workflow, exported_at=options.exported_at)
+    own = _hand_over_tools(options.workflow)
+    found = import_traces(path, options.workflow, exported_at=options.exported_at, hand_over_tools=own)
     report = warehouse.ingest(found.records, found.rejected, found.labels)
     with warehouse.connect() as connection:
         build_models(connection, load_models(PROJECT / "dbt_like_sql"))
@@ -120,6 +121,18 @@ def _list_some(said: Sequence[str], table: str) -> None:
         print(f"agentrl: and {len(said) - 10} more; all of them are in the table {table}", file=sys.stderr)
 
 
+def _hand_over_tools(name: str) -> frozenset[str]:
+    """Those of the workflow of this name; when it cannot be loaded here, the usual names, and it says so."""
+    from agentrl_assets.telemetry import hand_over_tools
+    from agentrl_resources.telemetry import HAND_OVER_TOOLS
+
+    own = hand_over_tools(this_workspace(), name)
+    if own is None:
+        usual = " or ".join(sorted(HAND_OVER_TOOLS))
+        print(f"agentrl: {name} is no workflow of this project: a call of {usual} is a hand-over", file=sys.stderr)
+    return HAND_OVER_TOOLS if own is None else own
+
+
 def _score(options: argparse.Namespace) -> int:
     from agentrl_resources.telemetry import weekly_score
 
@@ -128,8 +141,12 @@ def _score(options: argparse.Namespace) -> int:
     with workspace.warehouse.connect(read_only=True) as connection:
         score = asdict(weekly_score(connection, workflow, options.week))
     score["week"] = score.pop("iso_week")
-    _show(options, score, lambda: "\n".join(f"{name}: {value}" for name, value in score.items()))
+    _show(options, score, lambda: "\n".join(f"{name}: {_known(value)}" for name, value in score.items()))
     return 0
+
+
+def _known(value: Any) -> Any:
+    return "unknown" if value is None else value
 
 
 def _gates(options: argparse.Namespace) -> int:

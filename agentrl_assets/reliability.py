@@ -62,11 +62,21 @@ def _scored(workspace: Workspace, week: str, trend: dg.MetadataValue) -> dg.Mate
         write_atomic(folder / "score.json", canonical_json(report))
         artifact = workspace.store.commit("reliability_score", folder)
     score = report["score"]
-    shown = ("iso_week", "basis", "simulated", "n", "unlabelled", "tool_calls", "reliability_score", *FACTORS)
+    shown = (
+        "iso_week",
+        "basis",
+        "simulated",
+        "n",
+        "unlabelled",
+        "tool_calls",
+        "reliability_score",
+        *FACTORS,
+        "tool_error_unknown",
+    )
     return materialized(
         artifact,
-        **{name: score[name] for name in shown},
-        interval=f"{score['interval'][0]:.4f} to {score['interval'][1]:.4f}",
+        **{name: "unknown" if score[name] is None else score[name] for name in shown},
+        interval=" to ".join(f"{end:.4f}" for end in score["interval"] or ()) or "unknown",
         metrics=table(report["metrics"]),
         changed=table({"factor": name, "change": change} for name, change in report["changed"].items()),
         trend=trend,
@@ -101,8 +111,12 @@ def week_report(workspace: Workspace, week: str) -> dict[str, Any]:
     return {
         "score": score,
         "metrics": metrics,
-        "changed": {factor: score[factor] - earlier[factor] for factor in names} if earlier else {},
+        "changed": {factor: _change(score[factor], earlier[factor]) for factor in names} if earlier else {},
     }
+
+
+def _change(value: float | None, before: float | None) -> float | None:
+    return None if value is None or before is None else value - before
 
 
 def outdated_weeks(instance: dg.DagsterInstance, workspace: Workspace) -> list[str]:
@@ -160,13 +174,15 @@ def _trend(workspace: Workspace) -> dg.MetadataValue:
         scores = [weekly_score(connection, name, week) for week in shown]
     weeks = [score.iso_week for score in scores]
     values = {(row["iso_week"], row["metric"]): row["value"] for row in _metrics(workspace)}
-    lows = [score.reliability_score - score.interval[0] for score in scores]
-    highs = [score.interval[1] - score.reliability_score for score in scores]
+    unknown = float("nan")  # a gap in the line
+    points = [unknown if score.reliability_score is None else score.reliability_score for score in scores]
+    ends = [score.interval or (unknown, unknown) for score in scores]
+    lows = [point - low for point, (low, _) in zip(points, ends, strict=True)]
+    highs = [high - point for point, (_, high) in zip(points, ends, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trend.png"
         with plotting.picture(path, columns=1 + len(monitored), width=3.4) as axes:
             panels = list(axes) if monitored else [axes]
-            points = [score.reliability_score for score in scores]
             panels[0].errorbar(weeks, points, yerr=[lows, highs], fmt="o-", capsize=3, color=plotting.CANDIDATE)
             panels[0].set(title="reliability_score", ylim=(0, 1))
             for panel, metric in zip(panels[1:], monitored, strict=True):

@@ -92,6 +92,23 @@ def _evaluated(
     return [replace(record, reported_at=record.started_at) for record in records]
 
 
+def hand_over_tools(workspace: Workspace, name: str) -> frozenset[str] | None:
+    """The hand-over tools of a workflow by its name, or by its place; None when there is none to load."""
+    from agentrl_resources.errors import AgentRLError
+    from agentrl_resources.workflow import load_workflow
+
+    try:
+        workflow = workspace.workflow
+        if name in (workflow.name, workspace.settings.workflow.target):
+            return workflow.hand_over_tools
+    except AgentRLError:
+        pass  # traces can be imported where the project's own workflow cannot be loaded
+    try:
+        return load_workflow(name).hand_over_tools
+    except AgentRLError:
+        return None
+
+
 def _asset_of(source: str) -> str:
     return "agent_runs" if source in RAW_TABLES else source
 

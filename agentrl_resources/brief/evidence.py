@@ -284,6 +284,7 @@ def _scores(warehouse: Warehouse, workflow: str) -> list[Row]:
     return [
         {**score, "score": score["reliability_score"], "low": score["interval"][0], "high": score["interval"][1]}
         for score in scores
+        if score["interval"] is not None  # a week whose tool errors are unknown has no score
     ]
 
 

@@ -1,6 +1,6 @@
 """Run records, their spool, the DuckDB warehouse that holds them, outside traces, SQL models, the reliability score."""
 
-from agentrl_resources.telemetry.importer import ImportResult, RejectedLine, import_traces
+from agentrl_resources.telemetry.importer import HAND_OVER_TOOLS, ImportResult, RejectedLine, import_traces
 from agentrl_resources.telemetry.reports import Conflict
 from agentrl_resources.telemetry.run_records import COLUMNS, LABELS, METRICS, RunRecord, utc_iso, version_name
 from agentrl_resources.telemetry.score import Score, weekly_score
@@ -20,6 +20,7 @@ from agentrl_resources.telemetry.warehouse import RAW_TABLES, IngestReport, Spoo
 __all__ = [
     "COLUMNS",
     "EARLIEST",
+    "HAND_OVER_TOOLS",
     "LABELS",
     "METRICS",
     "RAW_TABLES",

@@ -7,7 +7,6 @@ follow it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args, get_type_hints
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.redaction import redact
+from agentrl_resources.redaction import Redactor
 from agentrl_resources.telemetry.values import shown
 
 METRICS = ("human_override_rate", "tool_error_rate", "policy_kl_drift", "task_completion_quality")
@@ -48,7 +47,8 @@ class RunRecord:
     reward_model_version: str | None = None
     policy_version: str | None = None
     tool_calls_count: int = 0
-    tool_error_count: int = 0
+    tool_error_count: int | None = None
+    """None when of any call nothing says whether it failed. A run without calls has no errors."""
     tokens_in: int | None = None
     tokens_out: int | None = None
     duration_ms: float | None = None
@@ -86,7 +86,10 @@ class RunRecord:
     failure_price: float | None = None
     """EUR that a failure costs, in the same way."""
     trace: dict[str, Any] = field(default_factory=dict)
-    """`messages`, and `tool_calls`: a list of {name, arguments, result, error, ms}."""
+    """`messages`, and `tool_calls`: a list of {name, arguments, result, error, ms}.
+
+    Imported calls have a `status` as well: ok, error or unknown. Without it, one without an error was right.
+    """
     start_known: bool = True
     """False: nobody said when the run was, and `started_at` is when it was first imported."""
     reported_at: str | None = None
@@ -96,6 +99,8 @@ class RunRecord:
         object.__setattr__(self, "started_at", utc_iso(self.started_at))
         if self.reported_at is not None:
             object.__setattr__(self, "reported_at", utc_iso(self.reported_at))
+        if self.tool_error_count is None and self.tool_calls_count == 0:
+            object.__setattr__(self, "tool_error_count", 0)
         for name, allowed in ALLOWED.items():
             value = getattr(self, name)
             if value not in allowed and not (value is None and name != "release_channel"):
@@ -120,7 +125,7 @@ class RunRecord:
         for name in _NEVER_NEGATIVE:
             if (getattr(self, name) or 0) < 0:
                 raise self._refuse(name, "zero or more")
-        if self.tool_error_count > self.tool_calls_count:
+        if self.tool_error_count is not None and self.tool_error_count > self.tool_calls_count:
             raise self._refuse("tool_error_count", f"at most tool_calls_count ({self.tool_calls_count})")
         if self.quality is not None and self.quality > 1:
             raise self._refuse("quality", "between 0 and 1")
@@ -133,28 +138,9 @@ class RunRecord:
 
     def redacted(self) -> tuple[dict[str, Any], Counter[str]]:
         """The record as a row with personal data taken out of its trace, and how often each kind was found."""
-        found: Counter[str] = Counter()
+        redactor = Redactor(self.trace)
         row = {column.name: getattr(self, column.name) for column in dataclasses.fields(self)}
-        return row | {"trace": redact_value(self.trace, found)}, found
-
-
-def redact_value(value: Any, found: Counter[str]) -> Any:
-    """`value` with every string in it (keys too) redacted; adds what was found to `found`."""
-    if isinstance(value, str):
-        text, kinds = _redact_short(value) if len(value) <= _SHORT else redact(value)
-        if kinds:
-            found.update(kinds)
-        return text
-    if isinstance(value, dict):
-        return {redact_value(key, found): redact_value(item, found) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [redact_value(item, found) for item in value]
-    return value
-
-
-_SHORT = 32
-_redact_short = functools.lru_cache(maxsize=4096)(redact)
-"""The same keys, roles and names of tools stand in every trace: a third of the time without looking at them again."""
+        return row | {"trace": redactor.redact(self.trace)}, redactor.found
 
 
 def version_name(name: str, digest: str) -> str:

@@ -16,7 +16,6 @@ import json
 import os
 import secrets
 import threading
-from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,9 +24,10 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_json, full_disk_is_told
+from agentrl_resources.redaction import redact
 from agentrl_resources.strict_json import parse_json
 from agentrl_resources.telemetry.importer import LINE_ERRORS, RejectedLine, reason_of
-from agentrl_resources.telemetry.run_records import LABELS, RunRecord, redact_value, utc_iso
+from agentrl_resources.telemetry.run_records import LABELS, RunRecord, utc_iso
 from agentrl_resources.telemetry.values import past_time
 
 
@@ -72,7 +72,7 @@ class Spool:
         when the payload cannot be JSON, when the spool is closed, and once after the disk has refused lines appended
         earlier.
         """
-        line = _encoded({"kind": kind, **(redact_value(dict(payload), Counter()) if kind == "event" else payload)})
+        line = _encoded({"kind": kind, **(redact(dict(payload))[0] if kind == "event" else payload)})
         with self._writing:
             self._raise_failure()
             if self._closed.is_set():
@@ -291,7 +291,7 @@ def _parse_line(data: bytes, found: SpoolLines) -> None:
         case {"kind": "label", "run_id": str(run_id), "labelled_at": str(labelled_at)}:
             found.labels += _labels(line, run_id, past_time("labelled_at", labelled_at))
         case {"kind": "event", "event": str(event), "at": str(at)}:
-            document = redact_value(line, Counter())
+            document = redact(line)[0]
             event_id = str(line.get("event_id") or digest_json(line))
             found.events.append({"event_id": event_id, "kind": event, "at": utc_iso(at), "document": document})
         case _:

@@ -36,7 +36,7 @@ from agentrl_resources.telemetry.values import past_time
 if TYPE_CHECKING:
     import duckdb
 
-_REQUIRED = {"run_id", "workflow", "task_id", "started_at", "release_channel", "tool_calls_count", "tool_error_count"}
+_REQUIRED = {"run_id", "workflow", "task_id", "started_at", "release_channel", "tool_calls_count"}
 _QUARANTINE = {"source": "VARCHAR", "line": "BIGINT", "digest": "VARCHAR", "reason": "VARCHAR", "content": "VARCHAR"}
 
 _RUN_LABELS = {"run_id": "VARCHAR", "field": "VARCHAR", "value": "BOOLEAN", "labelled_at": "TIMESTAMP"}
@@ -294,13 +294,17 @@ def _bring_up_to_date(connection: duckdb.DuckDBPyConnection) -> None:
     """Make what is not there: all of it in a new file, columns and the view in one of an earlier version."""
     connection.execute(_SCHEMA)
     comment = connection.execute("SELECT comment FROM duckdb_views() WHERE view_name = 'agent_runs'").fetchone()
-    version = digest_json(_AGENT_RUNS)
+    version = digest_json([_AGENT_RUNS, sorted(_REQUIRED)])
     if comment == (version,):
         return
     new = []
     for table in ("reported_runs", "run_reports"):
         present = {row[0] for row in connection.execute(f"DESCRIBE {table}").fetchall()}
         new += [f"ALTER TABLE {table} ADD COLUMN {added};" for name, added in _ADDED.items() if name not in present]
+    required = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE table_name = 'reported_runs' AND NOT is_nullable"
+    ).fetchall()
+    new += [f"ALTER TABLE reported_runs ALTER {name} DROP NOT NULL;" for (name,) in required if name not in _REQUIRED]
     view = f"CREATE OR REPLACE VIEW {_AGENT_RUNS} COMMENT ON VIEW agent_runs IS '{version}';"
     connection.execute(f"BEGIN; {''.join(new)} {view} COMMIT;")
 
