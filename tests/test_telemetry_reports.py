@@ -1,12 +1,13 @@
 """Reports of a run that disagree: the same row in whatever order and however often they come, and people are told."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from telemetry_samples import SQL_FOLDER, random_seed
+from telemetry_samples import SQL_FOLDER, random_record, random_seed
 
 from agentrl_resources.telemetry import Warehouse, build_models, import_traces, load_models
 
@@ -203,6 +204,24 @@ def test_two_labels_of_one_moment_that_disagree_are_told(imports: Imports) -> No
     for path in (second, first):
         (said,) = imports.load(warehouse, path)
         assert "disagree on success (false, true; what counts is true)" in said
+
+
+def test_what_the_gateway_saw_itself_is_not_overwritten_by_a_file(imports: Imports) -> None:
+    seen = random_record(random_seed(), run_id="r1", release_channel="canary", assigned_channel="canary", arm=None)
+    seen = dataclasses.replace(seen, hand_over_price=2.5, success=False, task_type=None)
+    file = imports.file(row(success=True, task_type="refund", updated_at="2026-11-20", started_at="2026-11-02"))
+    for gateway_first in (True, False):
+        warehouse = imports.warehouse()
+        if gateway_first:
+            warehouse.ingest([seen])
+        imports.load(warehouse, file)
+        if not gateway_first:
+            warehouse.ingest([seen])
+        said = imports.load(warehouse, file)
+        assert any("disagree on release_channel (canary, general; what counts is canary)" in one for one in said)
+        (run,) = state_of(warehouse)
+        assert (run["release_channel"], run["assigned_channel"], run["task_type"]) == ("canary", "canary", "refund")
+        assert run["success"] is True, "what a file says with a time is a label"
 
 
 def test_the_same_row_twice_in_a_file_is_one_run_and_one_line_in_quarantine(imports: Imports) -> None:

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 _OF_ONE_REPORT = ("trace", "tool_calls_count", "tool_error_count")
 """Columns that describe the same trace and are taken together."""
 
+_OWN = "(hand_over_price IS NOT NULL OR arm IS NOT NULL)"
+"""What gateway and evaluation saw themselves counts more than what a file says of the same run."""
 _NEWNESS = "coalesce(reported_at, '-infinity'::TIMESTAMP)"
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Reports of a run that disagree on a field, none of them newer than the others. `counted` is what counts."""
+    """Reports of a run that disagree on a field, and none is newer. `counted` is what counts."""
 
     run_id: str
     field: str
@@ -34,7 +36,7 @@ class Conflict:
     def __str__(self) -> str:
         said = ", ".join(self.values)
         what = "its trace" if self.field == "trace" else f"{self.field} ({said}; what counts is {self.counted})"
-        return f"run {self.run_id}: reports disagree on {what}, and nothing says which is the newest"
+        return f"run {self.run_id}: reports disagree on {what}"
 
 
 def reports_schema() -> str:
@@ -90,7 +92,7 @@ SEMI JOIN (SELECT run_id FROM stated GROUP BY run_id HAVING count(*) > 1) AS sev
 
 
 def _merged(name: str) -> str:
-    newest = f"({_NEWNESS}, digest)"
+    newest = f"({_OWN}, {_NEWNESS}, digest)"
     match name:
         case "run_id":
             return "run_id"
@@ -132,7 +134,7 @@ FROM (
     FROM (
         SELECT run_id, {value} AS value FROM stated {settled}
         WHERE {name} IS NOT NULL {given}
-        QUALIFY {_NEWNESS} = max({_NEWNESS}) OVER (PARTITION BY run_id)
+        QUALIFY {_NEWNESS} = max({_NEWNESS}) OVER (PARTITION BY run_id, {_OWN})
     )
     GROUP BY run_id HAVING count(DISTINCT value) > 1
 )

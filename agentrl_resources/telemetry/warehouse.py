@@ -10,7 +10,7 @@ second time never undoes a label. A label changes what the run cost, too, by the
 A run may be reported more than once, in reports that do not say the same. All of them are kept (`run_reports`), and the
 row of the run is a function of their set, so that their order and repetition change nothing: each column has the value
 of the newest report (`reported_at`; one without is the oldest) that knows it, and of several as new, of that with the
-greatest digest. The trace and its counts come from one report.
+greatest digest. The trace and its counts come from one report. What gateway and evaluation saw themselves counts first.
 """
 
 from __future__ import annotations
