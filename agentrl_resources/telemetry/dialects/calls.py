@@ -103,7 +103,8 @@ def pair(events: Iterable[Event]) -> list[ToolCall]:
     """The calls in their order, each with its result.
 
     A result belongs to the call that has its id; without one to the next call of its tool that waits, then to the next
-    without an id, then to the next that waits at all. A result that no call waits for is a call of which only that is known.
+    without an id, then to the next that waits at all.
+    A result that no call waits for is a call of which only that is known.
     """
     calls: list[ToolCall] = []
     for event in events:
