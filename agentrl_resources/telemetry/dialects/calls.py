@@ -89,6 +89,14 @@ def first(part: Mapping[str, Any], *names: str) -> Any:
     return next((part[name] for name in names if part.get(name) is not None), None)
 
 
+def as_list(holder: Mapping[str, Any], name: str) -> list[Any]:
+    """The list under a key, which may be absent or empty, or be kept as JSON text. AgentRLError when it is no list."""
+    value = decoded(holder.get(name)) or []
+    if not isinstance(value, list):
+        raise AgentRLError(f"{name} must be a list")
+    return value
+
+
 def decoded(value: Any) -> Any:
     """JSON that is kept as text, as what it stands for; other text as it is."""
     if not isinstance(value, str):
