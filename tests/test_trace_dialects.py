@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from trace_dialects import ARGUMENTS, DIALECTS, ERROR, ID, NAME, OUTCOMES, anthropic, openai_text
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.telemetry.dialects import read_trace
+from agentrl_resources.telemetry.dialects import holds_trace, read_trace
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
 def test_a_call_its_arguments_and_what_became_of_it(dialect: str, outcome: str) -> None:
     row = json.loads(json.dumps(DIALECTS[dialect](outcome)))
+    assert holds_trace(row)
     trace = read_trace(row)
     (call,) = trace.calls
     assert call.name == ("web_search" if dialect == "responses_hosted" else NAME)
@@ -165,6 +166,12 @@ def test_what_is_not_understood_is_refused_by_name(row: dict, named: str) -> Non
     with pytest.raises(AgentRLError) as refused:
         read_trace(row)
     assert named in str(refused.value)
+
+
+def test_a_row_about_a_run_holds_no_trace() -> None:
+    assert not holds_trace(
+        {"run_id": "r", "success": True, "labelled_at": "2026-11-17", "output": "fine", "error": None}
+    )
 
 
 def test_requests_without_ids_that_do_not_repeat_what_went_before_are_refused() -> None:

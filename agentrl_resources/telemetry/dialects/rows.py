@@ -51,6 +51,16 @@ _HOLDERS = (
 )  # fmt: skip
 
 
+def holds_trace(row: Mapping[str, Any]) -> bool:
+    """Whether a row says what happened in a run, in whatever dialect; else it can only be about a run."""
+    known = "traj" in row or "messages" in row or is_langfuse(row) or is_langsmith(row) or has_spans(row)
+    return known or bool(_found_in(row))
+
+
+def _found_in(row: Mapping[str, Any]) -> list[Any]:
+    return find_messages({name: row[name] for name in _HOLDERS if name in row})
+
+
 def read_trace(row: Mapping[str, Any]) -> Trace:
     """The trace in a row. AgentRLError when it has none, or what may be tool calls in a form that is not read."""
     key = "traj" if "traj" in row else "messages"
@@ -63,7 +73,7 @@ def read_trace(row: Mapping[str, Any]) -> Trace:
     elif has_spans(row):
         requests, executions = read_spans(row)
     else:
-        requests, executions = [find_messages({name: row[name] for name in _HOLDERS if name in row})], []
+        requests, executions = [_found_in(row)], []
     requests = [messages for messages in requests if messages]
     if not requests and not executions:
         keys = ", ".join(str(name) for name in row) or "nothing"
