@@ -208,6 +208,13 @@ def test_a_record_that_was_spooled_is_stored_as_it_was_spooled(tmp_path) -> None
     assert len(set(PLACEHOLDER.findall(json.dumps(stored["tool_calls"])))) == len(people)
 
 
+def test_what_a_client_calls_its_task_is_no_address(tmp_path) -> None:
+    kinds = {"task_id": "ada@x.org", "task_type": "refund for ada@x.org"}
+    row = random_record(random_seed(), **kinds).redacted()[0]
+    assert row["task_id"] == pseudonym("ada@x.org") != pseudonym("bob@x.org")
+    assert row["task_type"] == "refund for [email 1]"
+
+
 def test_a_line_in_quarantine_and_its_reason_name_people_alike() -> None:
     line = RejectedLine("t.jsonl", 1, "success is 'bob@x.org'; it must be true", '{"a": "ada@x.org", "b": "bob@x.org"}')
     row = line.redacted()

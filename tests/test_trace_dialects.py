@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from trace_dialects import ARGUMENTS, DIALECTS, ERROR, ID, NAME, OUTCOMES, anthropic, openai_text
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.telemetry.dialects import read_trace
+from agentrl_resources.telemetry.dialects import holds_trace, read_trace
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
 def test_a_call_its_arguments_and_what_became_of_it(dialect: str, outcome: str) -> None:
     row = json.loads(json.dumps(DIALECTS[dialect](outcome)))
+    assert holds_trace(row)
     trace = read_trace(row)
     (call,) = trace.calls
     assert call.name == ("web_search" if dialect == "responses_hosted" else NAME)
@@ -66,6 +67,10 @@ def test_no_call_is_lost_or_added_in_a_trace_that_mixes_dialects(turns: list[tup
         ({"error": {"code": 404}}, True),
         ({"error": 404}, True),
         ({"error": True, "message": "no such order"}, True),
+        ({"type": "error", "message": "no such order"}, True),
+        ("{'error': 'no such order'}", True),
+        ("{'error': None}", False),
+        ("{no error at all}", False),
         ({"error": None}, False),
         ({"error": ""}, False),
         ({"error": "none"}, False),
@@ -105,6 +110,9 @@ def test_a_mark_counts_more_than_text_and_less_than_what_an_object_says() -> Non
         ("Error: no such order", None, 1),
         ("Error: is what the page says", False, 0),
         ("fine", True, 1),
+        ("fine", "true", 1),
+        ("fine", 1, 1),
+        ("fine", "", 0),
         (json.dumps({"error": "no such order"}), False, 1),
     ]:
         result["content"], result["is_error"] = content, flag
@@ -143,6 +151,8 @@ def test_results_go_to_their_calls_however_they_are_told_apart() -> None:
         ({"messages": [{"role": "user", "content": "a"}], "steps": [{"tool": "x"}]}, "`steps`"),
         ({"messages": [{"role": "tool", "content": [{"type": "text", "text": None}]}]}, "None, of type NoneType"),
         ({"messages": [{"role": "tool", "content": [{"type": "tool_answer", "error": 1}]}]}, "'tool_answer'"),
+        ({"messages": [{"role": "assistant", "blocks": [{"block_type": "tool_call"}]}]}, "messages[0].blocks"),
+        ({"messages": [{"role": "tool", "content": "a", "is_error": "perhaps"}]}, "is_error is 'perhaps'"),
         ({"conversations": [{"from": "gpt", "value": "hm"}]}, "there is conversations"),
         ({"inputs": {"input": "a"}, "outputs": {"output": "b"}}, "there is inputs, outputs"),
         ({"run_type": "tool", "parent_run_id": "p", "inputs": {}, "outputs": {}}, "parent_run_id"),
@@ -156,6 +166,12 @@ def test_what_is_not_understood_is_refused_by_name(row: dict, named: str) -> Non
     with pytest.raises(AgentRLError) as refused:
         read_trace(row)
     assert named in str(refused.value)
+
+
+def test_a_row_about_a_run_holds_no_trace() -> None:
+    assert not holds_trace(
+        {"run_id": "r", "success": True, "labelled_at": "2026-11-17", "output": "fine", "error": None}
+    )
 
 
 def test_requests_without_ids_that_do_not_repeat_what_went_before_are_refused() -> None:
@@ -184,3 +200,31 @@ def test_a_hand_over_that_failed_is_none(dialect: str, outcome: str, handed_over
 def test_a_run_that_an_exception_ended_says_so() -> None:
     assert read_trace(DIALECTS["langsmith"]("ok") | {"error": "RecursionError()"}).error == "RecursionError()"
     assert read_trace(DIALECTS["langsmith"]("ok")).error is None
+
+
+JUNK = st.sampled_from(
+    [None, 7, 0.5, True, "", "x", "{half", [], {}, [None], [7], [[]], {"a": 1}, {"type": []}, {"role": []}]
+)
+
+
+def paths(value: Any, path: tuple = ()) -> list[tuple]:
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(below for key, child in children for below in paths(child, (*path, key)))]
+
+
+@given(st.sampled_from(sorted(DIALECTS)), st.sampled_from(OUTCOMES), JUNK, st.data())
+@settings(max_examples=600, deadline=None)
+def test_a_row_with_junk_in_it_is_read_or_refused_and_never_ends_in_another_error(
+    dialect: str, outcome: str, junk: Any, data: st.DataObject
+) -> None:
+    row = json.loads(json.dumps(DIALECTS[dialect](outcome)))
+    *above, last = data.draw(st.sampled_from(paths(row)[1:]))
+    holder = row
+    for key in above:
+        holder = holder[key]
+    holder[last] = junk
+    try:
+        trace = read_trace(row)
+    except AgentRLError:
+        return
+    assert all(call["status"] in OUTCOMES for call in trace.row()["tool_calls"])

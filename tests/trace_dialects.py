@@ -122,6 +122,15 @@ def anthropic_mcp(outcome: str) -> Row:
     }
 
 
+def anthropic_as_text(outcome: str) -> Row:
+    """Content blocks that a table kept as text."""
+    row = anthropic(outcome)
+    for message in row["messages"]:
+        if isinstance(message["content"], list):
+            message["content"] = json.dumps(message["content"])
+    return {"messages": json.dumps(row["messages"])}
+
+
 def anthropic_server(outcome: str) -> Row:
     row = anthropic("ok" if outcome != "unknown" else outcome, "server_tool_use", "web_fetch_tool_result")
     if outcome == "error":
@@ -194,6 +203,11 @@ def gemini(outcome: str) -> Row:
         ],
         "candidates": [{"content": {"role": "model", "parts": [{"text": ANSWERED}]}, "finishReason": "STOP"}],
     }
+
+
+def gemini_events(outcome: str) -> Row:
+    """Events of Google's Agent Development Kit."""
+    return {"messages": [{"author": "desk", "content": content} for content in gemini(outcome)["contents"]]}
 
 
 def gemini_dumped(outcome: str) -> Row:
@@ -354,6 +368,13 @@ def langfuse(outcome: str) -> Row:
     return {"id": "t", "input": ASKED, "output": ANSWERED, "observations": [generation, *executed, first]}
 
 
+def langfuse_spans(outcome: str) -> Row:
+    row = langfuse(outcome)
+    row["observations"] = [one | ({"type": "SPAN"} if one["type"] == "TOOL" else {}) for one in row["observations"]]
+    row["observations"].append({"type": "SPAN", "name": "rank", "level": "ERROR", "statusMessage": "no tool"})
+    return row
+
+
 def langfuse_tools(outcome: str) -> Row:
     came = {"ok": {"output": RESULT}, "error": {"level": "ERROR", "statusMessage": ERROR}}.get(
         outcome, {"output": None}
@@ -367,10 +388,11 @@ DIALECTS: dict[str, Callable[[str], Row]] = {
     for build in (
         openai_text, openai_object, openai_flag, openai_legacy, openai_custom, openai_completion, inspect_ai,
         responses, responses_in_messages, responses_mcp, responses_hosted,
-        anthropic, anthropic_mcp, anthropic_server,
+        anthropic, anthropic_mcp, anthropic_as_text, anthropic_server,
         sdk_model, sdk_model_denied, sdk_model_4, sdk_ui, sdk_ui_dynamic, sdk_ui_denied, sdk_ui_4,
-        gemini, gemini_dumped, bedrock,
+        gemini, gemini_events, gemini_dumped, bedrock,
         otel_messages, otel_span, otel_columns, otel_trace, otel_events, otel_details_event,
-        langchain, langchain_dicts, langsmith, langsmith_generation, langsmith_children, langfuse, langfuse_tools,
+        langchain, langchain_dicts, langsmith, langsmith_generation, langsmith_children,
+        langfuse, langfuse_spans, langfuse_tools,
     )
 }  # fmt: skip

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args, get_type_hints
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.redaction import Redactor
+from agentrl_resources.redaction import Redactor, pseudonym, redact
 from agentrl_resources.telemetry.values import shown
 
 METRICS = ("human_override_rate", "tool_error_rate", "policy_kl_drift", "task_completion_quality")
@@ -140,6 +140,7 @@ class RunRecord:
         """The record as a row with personal data taken out of its trace, and how often each kind was found."""
         redactor = Redactor(self.trace)
         row = {column.name: getattr(self, column.name) for column in dataclasses.fields(self)}
+        row |= {"task_id": pseudonym(self.task_id), "task_type": redact(self.task_type)[0]}  # clients name them
         return row | {"trace": redactor.redact(self.trace)}, redactor.found
 
 

@@ -6,6 +6,6 @@ messages, spans and events, LangSmith's runs, Langfuse's traces.
 """
 
 from agentrl_resources.telemetry.dialects.calls import ToolCall
-from agentrl_resources.telemetry.dialects.rows import Trace, read_trace
+from agentrl_resources.telemetry.dialects.rows import Trace, holds_trace, read_trace
 
-__all__ = ["ToolCall", "Trace", "read_trace"]
+__all__ = ["ToolCall", "Trace", "holds_trace", "read_trace"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.telemetry.dialects.calls import Event, Result, ToolCall, first, new_call
+from agentrl_resources.telemetry.dialects.failures import marked
 
 Part = Mapping[str, Any]
 
@@ -25,9 +26,9 @@ def _result(part: Part) -> Iterator[Event]:
     output = part.get("output")
     typed = output.get("type") if isinstance(output, dict) else None
     if output is None or typed not in _OUTPUTS:  # version 4, or a result that was stored as the tool returned it
-        flag = part.get("isError")
+        failed, error = marked(part)
         content = first(part, "result", "output", "experimental_content", "content")
-        yield Result(content, call_id, name, flag if isinstance(flag, bool) else None)
+        yield Result(content, call_id, name, failed, error)
     elif typed == "execution-denied":
         yield Result(None, call_id, name, True, str(output.get("reason") or _DENIED))
     else:
@@ -85,6 +86,6 @@ def read_invocation(part: Any, name: str | None = None) -> ToolCall:
         approval = part.get("approval")
         reason = approval.get("reason") if isinstance(approval, dict) else None
         call.result = Result(None, failed=True, error=str(reason or _DENIED))
-    elif state not in _WAITING:
+    elif str(state) not in _WAITING:
         raise AgentRLError(f"a tool call in the state {state!r}, which is not known")
     return call

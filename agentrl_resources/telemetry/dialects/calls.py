@@ -89,6 +89,14 @@ def first(part: Mapping[str, Any], *names: str) -> Any:
     return next((part[name] for name in names if part.get(name) is not None), None)
 
 
+def as_list(holder: Mapping[str, Any], name: str) -> list[Any]:
+    """The list under a key, which may be absent or empty, or be kept as JSON text. AgentRLError when it is no list."""
+    value = decoded(holder.get(name)) or []
+    if not isinstance(value, list):
+        raise AgentRLError(f"{name} must be a list")
+    return value
+
+
 def decoded(value: Any) -> Any:
     """JSON that is kept as text, as what it stands for; other text as it is."""
     if not isinstance(value, str):
@@ -103,7 +111,8 @@ def pair(events: Iterable[Event]) -> list[ToolCall]:
     """The calls in their order, each with its result.
 
     A result belongs to the call that has its id; without one to the next call of its tool that waits, then to the next
-    without an id, then to the next that waits at all. A result that no call waits for is a call of which only that is known.
+    without an id, then to the next that waits at all.
+    A result that no call waits for is a call of which only that is known.
     """
     calls: list[ToolCall] = []
     for event in events:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.telemetry.dialects.calls import Result, ToolCall, decoded, first
+from agentrl_resources.telemetry.dialects.calls import Result, ToolCall, as_list, decoded, first
 from agentrl_resources.telemetry.dialects.failures import marked
 from agentrl_resources.telemetry.dialects.langchain import is_langchain, unwrapped
 
@@ -34,7 +34,7 @@ def read_langsmith(row: Mapping[str, Any], find: Find) -> tuple[list[list[Any]],
 
 
 def _children(run: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for child in decoded(run.get("child_runs")) or []:
+    for child in as_list(run, "child_runs"):
         if isinstance(child, dict):
             yield child
             yield from _children(child)
@@ -71,8 +71,8 @@ def _langsmith_tool(run: Mapping[str, Any]) -> ToolCall:
     if isinstance(came, dict) and came.get("role") == "tool":
         failed, error = marked(came)
         call.call_id, came = came.get("tool_call_id"), came.get("content")
-    if run.get("error"):
-        failed, error = True, str(run["error"])
+    if run.get("error") or run.get("status") == "error":
+        failed, error = True, str(run.get("error") or "failed")
     if failed or came is not None:
         call.result = Result(came, failed=failed, error=error)
     return call
@@ -90,6 +90,13 @@ def read_langfuse(row: Mapping[str, Any], find: Find) -> tuple[list[list[Any]], 
         elif messages := _exchange(one, find):
             requests.append(messages)
     return requests or [messages for messages in [_exchange(row, find)] if messages], executions
+
+
+def langfuse_spans(row: Mapping[str, Any], names: set[str]) -> list[ToolCall]:
+    """Spans that have the name of a tool: how executions were kept before there was a type for them."""
+    observations = [one for one in decoded(row["observations"]) if isinstance(one, dict)]
+    spans = [one for one in observations if str(one.get("type")).upper() == "SPAN" and str(one.get("name")) in names]
+    return [_langfuse_tool(one) for one in spans]
 
 
 def _exchange(holder: Mapping[str, Any], find: Find) -> list[Any]:

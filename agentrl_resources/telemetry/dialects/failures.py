@@ -6,6 +6,7 @@ that lists errors are results like others.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -33,8 +34,8 @@ def marked(envelope: Mapping[str, Any]) -> tuple[bool | None, str | None]:
     failed: bool | None = None
     error = _error_of(envelope.get("error"))
     for name in ("is_error", "isError"):
-        if isinstance(envelope.get(name), bool):
-            failed = bool(failed) or envelope[name]
+        if (flag := _flag(name, envelope.get(name))) is not None:
+            failed = bool(failed) or flag
     status = envelope.get("status")
     word = status.lower() if isinstance(status, str) else ""
     if word in FAILED_WORDS or error is not None:
@@ -42,6 +43,14 @@ def marked(envelope: Mapping[str, Any]) -> tuple[bool | None, str | None]:
     elif word in DONE_WORDS and failed is None:
         failed = False
     return failed, error
+
+
+def _flag(name: str, value: Any) -> bool | None:
+    """A mark as people write it: true, 1, "true". What is none of it is refused, since it may mean a failure."""
+    known = {"": None, "none": None, "null": None, "true": True, "1": True, "false": False, "0": False}
+    if (word := str(value).strip().lower()) not in known:
+        raise AgentRLError(f"{name} is {str(value)[:80]!r}; it must be true or false")
+    return known[word]
 
 
 def failure_in(content: Any) -> str | None:
@@ -54,6 +63,8 @@ def failure_in(content: Any) -> str | None:
         error = error or _error_of(result.get(name))
     if error is None and str(result.get("type", "")).endswith("_error") and result.get("error_code"):
         error = str(result["error_code"])
+    if error is None and result.get("type") == "error" and isinstance(result.get("message"), str):
+        error = result["message"]
     if error is None and _is_list_of_errors(result):
         error = "; ".join(str(one.get("message")) for one in result["errors"])
     word = result["status"].lower() if isinstance(result.get("status"), str) else ""
@@ -99,8 +110,16 @@ def _as_object(content: Any) -> Any:
         try:
             return parse_json(content)
         except ValueError:
-            return None
+            return _python_object(content)
     return content
+
+
+def _python_object(text: str) -> Any:
+    """An object as Python prints it, which many a tool returns for JSON."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def _error_of(value: Any) -> str | None:

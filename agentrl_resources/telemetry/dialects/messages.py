@@ -12,7 +12,7 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.telemetry.dialects import ai_sdk, anthropic, otel_messages
-from agentrl_resources.telemetry.dialects.calls import Event, Result, ToolCall, decoded
+from agentrl_resources.telemetry.dialects.calls import Event, Result, ToolCall, as_list, decoded
 from agentrl_resources.telemetry.dialects.failures import text_of
 from agentrl_resources.telemetry.dialects.hosted import is_untyped_part, read_untyped
 from agentrl_resources.telemetry.dialects.langchain import is_langchain, unwrapped
@@ -35,7 +35,9 @@ _SILENT = (
     | anthropic.SILENT | ai_sdk.SILENT | otel_messages.SILENT
 )  # fmt: skip
 _SOUNDS_LIKE_CALLS = re.compile(r"tool|function|invocation|^actions?$", re.IGNORECASE)
+_KINDS = ("type", "kind", "block_type", "part_kind")
 _READ_KEYS = frozenset({
+    "content", "parts",
     "tool_calls", "toolCalls", "function_call", "toolInvocations", "invalid_tool_calls", "tool_call_id", "function",
     "tool_call_chunks", "tools", "functions", "tool_choice", "tool_definitions", "available_tools",
 })  # fmt: skip
@@ -49,7 +51,13 @@ def is_message(value: Any) -> bool:
     """Whether this may be a message, or an item beside messages, of a dialect that is read here."""
     if not isinstance(value, dict):
         return False
-    return isinstance(value.get("role"), str) or is_langchain(value) or is_item(value)
+    return isinstance(value.get("role"), str) or is_langchain(value) or is_item(value) or _holds_message(value)
+
+
+def _holds_message(value: Mapping[str, Any]) -> bool:
+    """Whether this is an event around a message, as Google's Agent Development Kit keeps them."""
+    inner = value.get("content")
+    return value.get("role") is None and isinstance(inner, dict) and isinstance(inner.get("role"), str)
 
 
 def read_messages(messages: Sequence[Any], key: str) -> list[Event]:
@@ -60,6 +68,8 @@ def read_messages(messages: Sequence[Any], key: str) -> list[Event]:
 def _read_message(message: Any, place: str) -> list[Event]:
     if isinstance(message, dict) and is_langchain(message):
         message = unwrapped(message)
+    if isinstance(message, dict) and _holds_message(message):
+        message = message["content"]
     if isinstance(message, dict) and is_item(message):
         return _placed(place, lambda: read_item(message))
     role = message.get("role") if isinstance(message, dict) else None
@@ -69,14 +79,26 @@ def _read_message(message: Any, place: str) -> list[Event]:
     if role not in ROLES:
         raise AgentRLError(f"{place} must be an object whose role is one of {', '.join(ROLES)}")
     for name, value in message.items():
-        if _SOUNDS_LIKE_CALLS.search(name) and name not in _READ_KEYS and isinstance(value, dict | list) and value:
+        if name not in _READ_KEYS and _may_hold_calls(name, value):
             raise AgentRLError(f"{place}.{name} may hold tool calls, and this key is not known")
-    if role == "tool":
-        return _placed(place, lambda: _read_result(message, place))
+    return _placed(place, lambda: _read_result(message, place) if role == "tool" else _read_turn(message, role, place))
+
+
+def _may_hold_calls(name: str, value: Any) -> bool:
+    """Whether a key that is not read sounds like calls, or holds a list of what does."""
+    if not value or not isinstance(value, dict | list):
+        return False
+    return _SOUNDS_LIKE_CALLS.search(name) is not None or any(
+        isinstance(one, dict) and any(_SOUNDS_LIKE_CALLS.search(str(said)) for said in [*one, *map(one.get, _KINDS)])
+        for one in (value if isinstance(value, list) else ())
+    )
+
+
+def _read_turn(message: Mapping[str, Any], role: str, place: str) -> list[Event]:
     calls = list(calls_of(message, place))
     parts = _read_parts(message, place)
-    invocations = message.get("toolInvocations") or []  # of the AI SDK, beside the parts that repeat them
-    calls += [call for one in invocations for call in _placed(place, lambda one=one: [ai_sdk.read_invocation(one)])]
+    # the AI SDK keeps them beside the parts that repeat them
+    calls.extend(map(ai_sdk.read_invocation, as_list(message, "toolInvocations")))
     events: list[Event] = [*_once(calls, parts)]
     if role == "assistant" and not events and _WRITTEN_CALL.search(_written(message)):
         raise AgentRLError(f"{place} has tool calls written into its text, which are not read")
@@ -88,14 +110,22 @@ def _read_parts(message: Mapping[str, Any], place: str) -> list[Event]:
     events: list[Event] = []
     for key in ("content", "parts"):
         parts = message.get(key)
-        if key == "parts" and isinstance(parts, str):
-            parts = decoded(parts)
+        if isinstance(parts, str):
+            parts = _parts_in_text(parts)
         if isinstance(parts, dict) and ("type" in parts or message.get("role") == "assistant"):
             parts = [parts]
         if isinstance(parts, list):
             for position, part in enumerate(parts):
                 events += _read_part(part, f"{place}.{key}[{position}]")
     return events
+
+
+def _parts_in_text(text: str) -> Any:
+    """Parts that somebody stored as JSON text; any other text as it is."""
+    parts = decoded(text) if text.lstrip().startswith("[") else text
+    kinds = [part.get("type") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    known = any(isinstance(kind, str) and (kind in _PARTS or kind.startswith("tool")) for kind in kinds)
+    return parts if known and len(kinds) == len(parts) else text
 
 
 def _read_part(part: Any, place: str) -> list[Event]:
@@ -125,6 +155,7 @@ def _read_result(message: Mapping[str, Any], place: str) -> list[Event]:
     in_parts = isinstance(message.get("parts"), str | list) or (
         isinstance(content, list) and all(map(_is_part, content))
     )
+    in_parts = in_parts or (isinstance(content, str) and _parts_in_text(content) is not content)
     events = _read_parts(message, place) if in_parts else []
     result = result_of(message)
     if events:

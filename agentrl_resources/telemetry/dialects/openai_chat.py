@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.telemetry.dialects.calls import Result, ToolCall, decoded, first, new_call
+from agentrl_resources.telemetry.dialects.calls import Result, ToolCall, as_list, decoded, first, new_call
 from agentrl_resources.telemetry.dialects.failures import marked
 
 _CALL_IDS = ("id", "toolCallId", "tool_call_id", "call_id")
@@ -33,7 +33,7 @@ def calls_of(message: Mapping[str, Any], place: str) -> Iterator[ToolCall]:
             yield _call(function, where)
         if found:
             return  # what LangChain keeps in `additional_kwargs` are the same calls
-    for call in message.get("invalid_tool_calls") or []:
+    for call in as_list(message, "invalid_tool_calls"):
         invalid = _call(call, place)
         invalid.result = Result(None, failed=True, error=str(call.get("error") or "invalid arguments"))
         yield invalid

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.telemetry.dialects.calls import Result, ToolCall, decoded, first
+from agentrl_resources.telemetry.dialects.calls import Result, ToolCall, as_list, decoded, first
 
 _INPUT = "gen_ai.input.messages"
 _OUTPUT = "gen_ai.output.messages"
@@ -128,8 +128,9 @@ def _value(value: Any) -> Any:
     if not isinstance(value, dict) or len(value) != 1:
         return value
     ((kind, inner),) = value.items()
-    if kind == "arrayValue":
-        return [_value(one) for one in inner.get("values", [])]
-    if kind == "kvlistValue":
-        return {one.get("key"): _value(one.get("value")) for one in inner.get("values", [])}
+    if kind in ("arrayValue", "kvlistValue") and isinstance(inner, dict):
+        values = [one for one in as_list(inner, "values") if isinstance(one, dict)]
+        if kind == "arrayValue":
+            return [_value(one) for one in values]
+        return {str(one.get("key")): _value(one.get("value")) for one in values}
     return inner if kind.endswith("Value") else value

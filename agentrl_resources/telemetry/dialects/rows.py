@@ -8,7 +8,13 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.telemetry.dialects.calls import ToolCall, add_executions, decoded, pair, union
-from agentrl_resources.telemetry.dialects.exports import is_langfuse, is_langsmith, read_langfuse, read_langsmith
+from agentrl_resources.telemetry.dialects.exports import (
+    is_langfuse,
+    is_langsmith,
+    langfuse_spans,
+    read_langfuse,
+    read_langsmith,
+)
 from agentrl_resources.telemetry.dialects.messages import is_message, read_messages
 from agentrl_resources.telemetry.dialects.otel_spans import has_spans, read_spans
 
@@ -45,6 +51,16 @@ _HOLDERS = (
 )  # fmt: skip
 
 
+def holds_trace(row: Mapping[str, Any]) -> bool:
+    """Whether a row says what happened in a run, in whatever dialect; else it can only be about a run."""
+    known = "traj" in row or "messages" in row or is_langfuse(row) or is_langsmith(row) or has_spans(row)
+    return known or bool(_found_in(row))
+
+
+def _found_in(row: Mapping[str, Any]) -> list[Any]:
+    return find_messages({name: row[name] for name in _HOLDERS if name in row})
+
+
 def read_trace(row: Mapping[str, Any]) -> Trace:
     """The trace in a row. AgentRLError when it has none, or what may be tool calls in a form that is not read."""
     key = "traj" if "traj" in row else "messages"
@@ -57,14 +73,19 @@ def read_trace(row: Mapping[str, Any]) -> Trace:
     elif has_spans(row):
         requests, executions = read_spans(row)
     else:
-        requests, executions = [find_messages({name: row[name] for name in _HOLDERS if name in row})], []
+        requests, executions = [_found_in(row)], []
     requests = [messages for messages in requests if messages]
     if not requests and not executions:
         keys = ", ".join(str(name) for name in row) or "nothing"
         raise AgentRLError(f"no messages: `traj` or `messages` must be a list of chat messages; there is {keys[:200]}")
     calls = union([pair(read_messages(messages, "messages")) for messages in requests])
-    longest = max(reversed(requests), key=len, default=[])
-    messages = longest or [{"role": "user", "content": row.get("input", row.get("inputs"))}]
+    if is_langfuse(row) and not executions:
+        executions = langfuse_spans(row, {call.name for call in calls})
+    messages = (
+        max(reversed(requests), key=len)
+        if requests
+        else [{"role": "user", "content": row.get("input", row.get("inputs"))}]
+    )
     ended = str(row["error"]) if is_langsmith(row) and row.get("error") else None
     return _trace(messages, add_executions(calls, executions), row, ended)
 
@@ -91,6 +112,11 @@ def _trace(messages: list[Any], calls: list[ToolCall], row: Mapping[str, Any], e
         for name in _BESIDE:
             if isinstance(decoded(row.get(name)), list) and decoded(row[name]):
                 raise AgentRLError(f"`{name}` stands beside the messages and may hold tool calls; it is not read")
+    for call in calls:
+        try:
+            call.row()
+        except AgentRLError as unreadable:
+            raise AgentRLError(f"the result of {call.name}: {unreadable}") from unreadable
     return Trace(messages, calls, error)
 
 
