@@ -29,7 +29,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import canonical_json, digest_bytes, digest_json
 from agentrl_resources.redaction import Redactor, pseudonym
 from agentrl_resources.strict_json import MAX_DEPTH, depth
-from agentrl_resources.telemetry.dialects import read_trace
+from agentrl_resources.telemetry.dialects import holds_trace, read_trace
 from agentrl_resources.telemetry.dialects.calls import decoded
 from agentrl_resources.telemetry.run_records import RunRecord
 from agentrl_resources.telemetry.trace_files import KINDS, read_rows, source_name
@@ -153,7 +153,7 @@ def _read_row(
     said = {name: value for name, value in values.items() if value is not None}
     stated_id = read_text(line, "run_id")
     run_id = pseudonym(stated_id or digest_json({"workflow": workflow, "line": row}))
-    only_labels = stated_id and said and label_time and not ("traj" in line or "messages" in line)
+    only_labels = stated_id and said and label_time and not holds_trace(line)
     record = None
     if not only_labels:
         record = _run_record(line, run_id, said, now, workflow, channel, reported_at, hand_over_tools)
