@@ -15,7 +15,7 @@ import dagster as dg
 from agentrl_assets.definitions import defs
 from agentrl_assets.plan import Plan, make_plan
 from agentrl_assets.progress import ProgressReport
-from agentrl_assets.reliability import outdated_weeks, partition_of
+from agentrl_assets.reliability import outdated_weeks, partition_of, weeks_without_score
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Workspace, write_dagster_yaml
 from agentrl_resources.errors import AgentRLError
@@ -93,14 +93,17 @@ def _announce(plan: Plan, terminal: TextIO) -> None:
 
 
 def _score_weeks(instance: dg.DagsterInstance, workspace: Workspace, report: RunReport, terminal: TextIO) -> None:
-    """The score of every week whose numbers are others than the stored ones."""
+    """The score of every week whose numbers are others than the stored ones: the latest, and the others with it."""
     if latest_build(instance, "weekly_reliability") is None:
+        return
+    for week, why in weeks_without_score(workspace).items():
+        terminal.write(f"{week} has runs and no score: {why}\n")
+    if not (outdated := outdated_weeks(instance, workspace)):
         return
     job = defs.resolve_implicit_global_asset_job_def().get_subset(
         asset_selection={dg.AssetKey("reliability_score")}, asset_check_selection=set()
     )
-    for week in outdated_weeks(instance, workspace):
-        _execute(instance, workspace, job, report, terminal, partition_of(week))
+    _execute(instance, workspace, job, report, terminal, partition_of(outdated[-1]))
 
 
 def _execute(

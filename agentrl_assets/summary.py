@@ -111,12 +111,15 @@ def _score(workspace: Workspace) -> Iterator[str]:
             score = weekly_score(connection, workspace.workflow.name)
     except AgentRLError:
         return
-    low, high = score.interval
     source = f"{score.basis}, simulated" if score.simulated else score.basis
-    yield f"RELIABILITY SCORE {score.iso_week}: {score.reliability_score:.3f} ({low:.3f} to {high:.3f}), {source}"
+    shown, errors = "unknown", f"unknown of {100 * score.tool_error_unknown:.1f} % of the runs"
+    if score.reliability_score is not None and score.interval is not None and score.tool_error is not None:
+        low, high = score.interval
+        shown, errors = f"{score.reliability_score:.3f} ({low:.3f} to {high:.3f})", f"{score.tool_error:.3f}"
+    yield f"RELIABILITY SCORE {score.iso_week}: {shown}, {source}"
     yield (
         f"  success {score.success:.3f} * (1 - human override {score.human_override:.3f})"
-        f" * (1 - tool error {score.tool_error:.3f}), n = {score.n}"
+        f" * (1 - tool error {errors}), n = {score.n}"
     )
 
 

@@ -102,7 +102,8 @@ def records(
                       assigned_channel=_arm(canary), served_channel=_arm(canary), session_key_hash=str(number),
                       release_id=rollout.release if canary else champion, success=won,
                       canary_percent=told_percent or percent,
-                      safety_violation=False, tool_calls_count=2, duration_ms=100.0 + number % 10, cost=0.01,
+                      safety_violation=False, tool_calls_count=2, tool_error_count=0,
+                      duration_ms=100.0 + number % 10, cost=0.01,
                       started_at=(start + timedelta(milliseconds=number)).isoformat(), simulated=True)
         )  # fmt: skip
     spool.close()

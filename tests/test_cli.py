@@ -163,6 +163,39 @@ def test_traces_from_elsewhere_are_imported_and_scored_without_any_training(here
     assert here("score").returncode == 1, "the other workflow has no score"
 
 
+def test_an_import_that_contradicts_another_says_so_and_how_to_settle_it(here, tmp_path):
+    messages = [{"role": "user", "content": "Where is it?"}]
+    for name, success, day in (("a", True, 10), ("b", False, 17)):
+        run = {"run_id": "r1", "success": success, "started_at": f"2026-11-{day}", "messages": messages}
+        (tmp_path / f"{name}.jsonl").write_text(
+            f"{json.dumps(run)}\n" + '{"messages": [{"role": "tool", "content": [7]}]}'
+        )
+
+    def imported(name: str, *more: str) -> str:
+        done = here("import", str(tmp_path / f"{name}.jsonl"), "--workflow", "elsewhere", *more)
+        assert done.returncode == 0
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "disagree" not in imported("a")
+    said = imported("b")
+    assert "run r1: reports disagree on success (false, true; what counts is " in said
+    assert "--exported-at" in said
+    assert "disagree" not in imported("a", "--exported-at", "2026-11-20T00:00:00Z")
+    assert json.loads(here("score", "--workflow", "elsewhere", "--json").stdout)["week"] == "2026-W46"
+    assert "disagree" not in imported("b", "--exported-at", "2026-11-21T00:00:00Z")
+    assert json.loads(here("score", "--workflow", "elsewhere", "--json").stdout)["success"] == 0.0
+    label = tmp_path / "label.csv"
+    label.write_text("run_id,outcome,labelled_at\nr1,resolved,2026-11-22\nr1,resolved,2099-01-01\n")
+    done = here("import", str(label), "--workflow", "elsewhere")
+    assert "1 labels, 1 lines in quarantine" in done.stdout
+    assert "lies in the future" in done.stderr
+    assert json.loads(here("score", "--workflow", "elsewhere", "--json").stdout)["success"] == 1.0
+    refused = here("import", str(label), "--workflow", "elsewhere", "--exported-at", "2099-01-01")
+    assert refused.returncode == 1
+    assert "exported_at is '2099-01-01'" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

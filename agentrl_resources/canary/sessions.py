@@ -45,7 +45,7 @@ class CanaryRun:
     """None is "no override was reported", as in the weekly score."""
     safety_violation: bool | None = None
     tool_calls: int = 0
-    tool_errors: int = 0
+    tool_errors: int | None = 0
     duration_ms: float | None = None
     cost: float | None = None
     """EUR."""
@@ -175,7 +175,7 @@ def gather(runs: Iterable[CanaryRun], outcomes_at_once: bool = True) -> Sessions
             "success": means(successes),
             "human_override": means([bool(run.human_override) for run in kept]),
             "safety_violation": means([run.safety_violation for run in kept]),
-            "tool_error": means([run.tool_errors / max(run.tool_calls, 1) for run in kept]),
+            "tool_error": means([_error_rate(run) for run in kept]),
             "duration_ms": means([run.duration_ms for run in kept]),
             "cost": means([run.cost for run in kept]),
         },
@@ -183,6 +183,10 @@ def gather(runs: Iterable[CanaryRun], outcomes_at_once: bool = True) -> Sessions
         switched=len(ordered) - len(kept),
         durations=Durations(np.array(owners, dtype=int), np.array([run.duration_ms for run in kept], dtype=float)),
     )
+
+
+def _error_rate(run: CanaryRun) -> float | None:
+    return None if run.tool_errors is None else run.tool_errors / max(run.tool_calls, 1)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from agentrl_resources.gateway.protocol import (
 )
 from agentrl_resources.gateway.runs import EpisodeJob, Job, TurnJob
 from agentrl_resources.gateway.service import Answer, Gateway, new_run_id
-from agentrl_resources.telemetry import LABELS, utc_iso
+from agentrl_resources.telemetry import LABELS, past_time, utc_iso
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 _JSON_TYPES = ("application/json", "")
@@ -170,9 +170,10 @@ class Routes:
         if not any(value is not None for value in labels.values()):
             raise RequestError(400, f"say at least one of {', '.join(LABELS)}")
         try:
-            labelled_at = utc_iso(said.labelled_at or datetime.now(UTC).isoformat())
+            now = utc_iso(datetime.now(UTC).isoformat())
+            labelled_at = min(past_time("labelled_at", said.labelled_at or now), now)  # a client's clock may be ahead
         except AgentRLError as error:
-            raise RequestError(400, "labelled_at: this is no ISO 8601 time") from error
+            raise RequestError(400, str(error)) from error
         self._gateway.feedback(said.run_id, labelled_at, labels)
         return JSONResponse({"run_id": said.run_id, "labelled_at": labelled_at}, status_code=202)
 

@@ -40,8 +40,11 @@ class Metrics:
         self.runs.labels(channel, "no_answer" if failed else outcome).inc()
         self.fallbacks.inc(record.fallback)
         self.violations.labels(channel).inc(bool(record.safety_violation))
-        self.tool_calls.labels(channel, "ok").inc(record.tool_calls_count - record.tool_error_count)
-        self.tool_calls.labels(channel, "error").inc(record.tool_error_count)
+        if record.tool_error_count is None:
+            self.tool_calls.labels(channel, "unknown").inc(record.tool_calls_count)
+        else:
+            self.tool_calls.labels(channel, "ok").inc(record.tool_calls_count - record.tool_error_count)
+            self.tool_calls.labels(channel, "error").inc(record.tool_error_count)
         self.tokens.labels(channel, "in").inc(record.tokens_in or 0)
         self.tokens.labels(channel, "out").inc(record.tokens_out or 0)
         self.cost.labels(channel).inc(record.cost or 0.0)

@@ -3,6 +3,9 @@
 Two kinds of reasons: what a row shows by itself, and what only shows beside the other rows. Rows are compared in the
 order of their content, so the same rows in another order give the same clean pairs. Cleaning clean pairs again changes
 nothing.
+
+Rows are compared as they would train: redacted. Two that differ only in whose data they hold teach the same, so one of
+them is a duplicate; two answers of one row that name two different customers are two answers.
 """
 
 from collections import Counter, defaultdict
@@ -15,7 +18,7 @@ from agentrl_resources.preferences.duplicates import near_duplicates
 from agentrl_resources.preferences.formats import read_pair
 from agentrl_resources.preferences.messages import CallCheck, schema_check
 from agentrl_resources.preferences.pairs import Message, Pair, Quarantined, RawRow, Reason, Refused
-from agentrl_resources.redaction import redact_json
+from agentrl_resources.redaction import Redactor
 
 CLEAR_MARGIN = 0.05
 """How much better the rejected side must score before its label counts as wrong, in the rubric's units (0 to 1)."""
@@ -114,14 +117,8 @@ def profile(result: CleanResult) -> dict[str, Any]:
 
 
 def _admit(raw: RawRow, rules: CleaningRules, check: CallCheck) -> _Candidate:
-    redactions: Counter[str] = Counter()
-
-    def redact(value: Any) -> Any:
-        value, counts = redact_json(value)
-        redactions.update(counts)
-        return value
-
-    pair = read_pair(raw, rules.holdout_percent, check, redact)
+    redactor = Redactor(raw.data)
+    pair = read_pair(raw, rules.holdout_percent, check, redactor)
     longest = _characters(pair.prompt) + max(_characters(pair.chosen), _characters(pair.rejected))
     if longest > rules.max_characters:
         raise Refused(Reason.TOO_LONG, f"{longest} characters, {rules.max_characters} are allowed.")
@@ -132,7 +129,7 @@ def _admit(raw: RawRow, rules: CleaningRules, check: CallCheck) -> _Candidate:
         raise Refused(Reason.UNREADABLE, f"The label is {label!r}; it may be 'chosen' or 'tie'.")
     if (gap := _scores_against_label(pair, rules.rubric_weights)) > CLEAR_MARGIN:
         raise Refused(Reason.LABEL_DISAGREES_WITH_SCORES, f"The rejected side scores {gap:.2f} more under the rubric.")
-    return _Candidate(raw, pair, redactions)
+    return _Candidate(raw, pair, redactor.found)
 
 
 def _characters(turns: list[Message]) -> int:
@@ -198,4 +195,6 @@ def _place(one: _Candidate) -> str:
 
 
 def _quarantined(raw: RawRow, reason: Reason, detail: str) -> Quarantined:
-    return Quarantined(raw.row, raw.source, reason, redact_json(detail)[0], redact_json(raw.data)[0])
+    redactor = Redactor([raw.data, detail])
+    data = redactor.redact(raw.data)
+    return Quarantined(raw.row, raw.source, reason, redactor.redact(detail), data)

@@ -2,15 +2,14 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from agentrl_resources.files import digest_json
+from agentrl_resources.files import canonical_json, digest_json
 from agentrl_resources.preferences.messages import CallCheck, call_problem, read_messages
 from agentrl_resources.preferences.pairs import Message, Pair, RawRow, Reason, Refused
-
-Redact = Callable[[Any], Any]
+from agentrl_resources.redaction import Redactor
 
 # hh-rlhf writes a dialogue as one text.
 _DIALOGUE = re.compile(r"\s*(?:Human|Assistant):")
@@ -26,15 +25,18 @@ _SPLITS = {
 }
 
 
-def read_pair(raw: RawRow, holdout_percent: int, check: CallCheck, redact: Redact) -> Pair:
-    """The pair that a raw row holds, redacted. Raises `Refused` when there is none."""
+def read_pair(raw: RawRow, holdout_percent: int, check: CallCheck, redactor: Redactor) -> Pair:
+    """The pair that a raw row holds, redacted. Raises `Refused` when there is none.
+
+    `redactor` is of this row alone (its scope is `raw.data`), so that prompt and sides name people alike.
+    """
     if raw.problem:
         raise Refused(Reason.UNREADABLE, raw.problem)
     data = raw.data
     turns = _split_prompt(data)
     if problem := call_problem(turns[1], check):
         raise Refused(Reason.MALFORMED_TOOL_CALL, f"The chosen side's call is wrong: {problem}.")
-    prompt, chosen, rejected = redact(list(turns))
+    prompt, chosen, rejected = _redacted(turns, redactor)
     task_id = str(data["task_id"]) if _given(data.get("task_id")) else digest_json(prompt)
     return Pair(
         pair_id=digest_json([prompt, chosen, rejected]),
@@ -44,12 +46,12 @@ def read_pair(raw: RawRow, holdout_percent: int, check: CallCheck, redact: Redac
         chosen=chosen,
         rejected=rejected,
         rubric_scores=_rubric_scores(data),
-        annotator=_pseudonym(_optional_text(data.get("annotator")), redact),
+        annotator=_pseudonym(_optional_text(data.get("annotator")), redactor),
         rubric_version=_optional_text(data.get("rubric_version")),
         split=_split(data.get("split"), task_id, holdout_percent),
         source=raw.source,
         conversational=bool(data.get("conversational", not _is_plain(data))),
-        metadata=redact(_object(data, "metadata") or {}),
+        metadata=redactor.redact(_object(data, "metadata") or {}),
     )
 
 
@@ -159,9 +161,21 @@ def _split(value: Any, task_id: str, holdout_percent: int) -> str:
     raise Refused(Reason.UNREADABLE, f"The split {value!r} is neither train nor holdout.")
 
 
-def _pseudonym(annotator: str | None, redact: Redact) -> str | None:
+def _redacted(turns: tuple[list[Message], list[Message], list[Message]], redactor: Redactor) -> list[list[Message]]:
+    """Prompt, chosen and rejected. Numbers are given in an order that does not depend on which side was preferred.
+
+    Else the preferred side would hold the lower number, which is a label to learn from, and the same two answers
+    labelled both ways would look like one pair twice.
+    """
+    parts = dict(enumerate(turns))
+    order = [0, *sorted((1, 2), key=lambda side: canonical_json(parts[side]))]
+    redacted = {position: redactor.redact(parts[position]) for position in order}
+    return [redacted[position] for position in parts]
+
+
+def _pseudonym(annotator: str | None, redactor: Redactor) -> str | None:
     """An annotator known by an e-mail address stays one person in the counts, under a name that is not theirs."""
-    return annotator if redact(annotator) == annotator else f"annotator-{digest_json(annotator)[:8]}"
+    return annotator if redactor.redact(annotator) == annotator else f"annotator-{digest_json(annotator)[:8]}"
 
 
 def _object(data: dict[str, Any], key: str) -> dict[str, Any] | None:

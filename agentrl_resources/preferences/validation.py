@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_json
 from agentrl_resources.preferences.pairs import Message, Pair, RawRow
-from agentrl_resources.redaction import redact_json
+from agentrl_resources.redaction import redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,7 +170,7 @@ def _clean_frame(pairs: Sequence[Any]) -> "pd.DataFrame":
             "split": [pair.split for pair in pairs],
             "splits_of_task": [len(splits[pair.task_id]) for pair in pairs],
             "personal_data": [
-                redact_json([pair.prompt, pair.chosen, pair.rejected, pair.metadata])[1].total() for pair in pairs
+                redact([pair.prompt, pair.chosen, pair.rejected, pair.metadata])[1].total() for pair in pairs
             ],
             "prompted": [bool(pair.prompt) for pair in pairs],
             "held_out": [float(pair.split == "holdout") for pair in pairs],

@@ -171,8 +171,8 @@ def _canary(inputs: dict[str, Path], output: Path, settings: Any, request: Any) 
     runs = [
         RunRecord(run_id=f"chatcmpl-{arm}", workflow=settings.workflow.target, task_id="t", release_channel=arm,
                   assigned_channel=arm, served_channel=arm, release_id=of, started_at=now.isoformat(), success=True,
-                  tool_calls_count=1, cost=0.1, duration_ms=10.0, simulated=True, session_key_hash=arm,
-                  canary_percent=5.0)
+                  tool_calls_count=1, tool_error_count=0, cost=0.1, duration_ms=10.0, simulated=True,
+                  session_key_hash=arm, canary_percent=5.0)
         for arm, of in (("canary", release), ("general", champion))
     ]  # fmt: skip
     for run in runs:
