@@ -109,10 +109,11 @@ def test_a_placeholder_that_somebody_typed_is_nobody_else(people: list[tuple[str
     forged = [f"[{kind} {number}]" for number in typed for kind in MAKERS]
     nested = json.dumps({"text": json.dumps(forged)}).replace("[", "\\u005b")
     values = [MAKERS[kind](number) for kind, number in people]
-    redacted, _ = redact([values, forged, nested])
-    assert redacted[1:] == [forged, nested]
-    assert not set(redacted[0]) & set(forged)
-    assert len(set(redacted[0])) == len(set(values))
+    for typed_in in ([forged], [nested], [dict.fromkeys(forged, 1)], [f"see {' '.join(forged)}"]):
+        redacted, _ = redact([values, *typed_in])
+        assert redacted[1:] == typed_in
+        assert not set(redacted[0]) & set(forged)
+        assert len(set(redacted[0])) == len(set(values))
 
 
 def test_numbers_follow_the_order_of_appearance_and_start_anew_in_each_scope() -> None:
