@@ -137,14 +137,21 @@ def sides(row: Columns) -> tuple[Any, Any]:
     raise Refused(Reason.MISSING_SIDE, f"The row has no chosen side and no rejected one, only {names}. {KNOWN}")
 
 
+def label_of(row: Mapping[str, Any]) -> str:
+    """What `label` beside a chosen and a rejected side says: `chosen` (so it is), `tie`, or what nobody understands."""
+    label = row.get("label")
+    if not given(label):
+        return "chosen"
+    word = str(label).strip().lower()
+    return "chosen" if word in ("chosen", "preferred", "true", "1", "1.0") else word
+
+
 def _check_label(row: Columns) -> None:
-    """`label` beside a chosen and a rejected side says that this is so, or that there was no difference."""
-    label = row["label"] if "label" in row else "chosen"
-    word = label.strip().lower() if isinstance(label, str) else label
-    if word == "tie":
+    label = label_of(row)
+    if label == "tie":
         raise Refused(Reason.TIE, "The annotator saw no difference.")
-    if isinstance(word, list | dict) or word not in ("chosen", "true", "1", "preferred", True, 1):
-        raise Refused(Reason.UNREADABLE, f"The label is {str(label)[:80]!r}; it may be 'chosen' or 'tie'.")
+    if label != "chosen":
+        raise Refused(Reason.UNREADABLE, f"The label is {label[:80]!r}; it may be 'chosen' or 'tie'.")
 
 
 # --- two answers and a verdict ----------------------------------------------------------------------------------------

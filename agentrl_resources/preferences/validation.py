@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_json
-from agentrl_resources.preferences.layouts import KNOWN, has_sides
+from agentrl_resources.preferences.layouts import KNOWN, has_sides, label_of
 from agentrl_resources.preferences.pairs import Message, Pair, RawRow
 from agentrl_resources.redaction import redact_json
 
@@ -94,7 +94,7 @@ def _raw_frame(rows: Sequence[Any]) -> "pd.DataFrame":
             "place": [f"{row.source}:{row.row}" for row in rows],
             "readable": [row.problem is None for row in rows],
             "paired": [has_sides(row.data) for row in rows],
-            "label": [str(row.data.get("label") or "chosen") for row in rows],
+            "label": [label_of(row.data) if "chosen" in row.data else "chosen" for row in rows],
         }
     )
 
