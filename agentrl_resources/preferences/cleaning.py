@@ -59,6 +59,7 @@ class _Candidate:
     raw: RawRow
     pair: Pair
     redactions: Counter[str]
+    by_content: tuple[str, bytes, str, int]
 
 
 _Findings = Iterator[tuple[int, str]]
@@ -79,7 +80,7 @@ def clean(rows: Iterable[RawRow], rules: CleaningRules) -> CleanResult:
             detail = f"The row cannot be read ({type(error).__name__}: {str(error)[:200]})."
             quarantine.append(_quarantined(raw, Reason.UNREADABLE, detail))
 
-    candidates.sort(key=_by_content)
+    candidates.sort(key=lambda one: one.by_content)
     screens: list[tuple[Reason, Callable[[Sequence[_Candidate]], _Findings]]] = [
         (Reason.CONTRADICTORY_LABEL, _contradictory),
         (Reason.EXACT_DUPLICATE, _exact_duplicates),
@@ -141,10 +142,10 @@ def _admit(raw: RawRow, rules: CleaningRules, check: CallCheck) -> _Candidate:
             Reason.UNREADABLE,
             f"The row offers tools that the workflow does not have: {', '.join(sorted(unknown))[:200]}. Leave tools out.",
         )
-    canonical_json(pair.to_dict())  # what cannot be stored is found here, while it is one row's problem
     if (gap := _scores_against_label(pair, rules.rubric_weights)) > CLEAR_MARGIN:
         raise Refused(Reason.LABEL_DISAGREES_WITH_SCORES, f"The rejected side scores {gap:.2f} more under the rubric.")
-    return _Candidate(raw, pair, redactions)
+    about = pair.to_dict() | {"prompt": None, "chosen": None, "rejected": None}  # these are what pair_id stands for
+    return _Candidate(raw, pair, redactions, (pair.pair_id, canonical_json(about), raw.source, raw.row))
 
 
 def _characters(turns: list[Message]) -> int:
@@ -200,11 +201,6 @@ def _near_duplicates(candidates: Sequence[_Candidate], similarity: float) -> _Fi
     found = near_duplicates([one.pair for one in candidates], similarity)
     for position, (kept, alike) in found.items():
         yield position, f"{100 * alike:.0f} % the same as {_place(candidates[kept])}."
-
-
-def _by_content(one: _Candidate) -> tuple[str, bytes, str, int]:
-    about = one.pair.to_dict() | {"prompt": None, "chosen": None, "rejected": None}  # these are what pair_id stands for
-    return one.pair.pair_id, canonical_json(about), one.raw.source, one.raw.row
 
 
 def _place(one: _Candidate) -> str:

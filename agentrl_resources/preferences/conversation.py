@@ -91,7 +91,9 @@ def _whole(opening: list[Any], before: list[Message], side: list[Any], name: str
         asks = any(turn["role"] == "user" for turn in before)
         if starts in ("user", *_INSTRUCTIONS) and (starts != "user" or asks) and before[-1]["role"] != "assistant":
             raise Refused(Reason.UNREADABLE, f"The {name} side begins with another prompt than the row's own.")
-    return read_messages([*opening, *side], name), False
+    if starts == "tool" or any("tool_calls" in turn for turn in before):
+        return read_messages([*opening, *side], name), False  # a result may answer a call of the prompt
+    return before + read_messages(side, name), False
 
 
 def _repeats(before: list[Message], whole: list[Message]) -> bool:

@@ -98,7 +98,7 @@ def _rubric_scores(row: layouts.Columns) -> dict[str, dict[str, float]] | None:
     scores = given_scores or {
         side: row[f"{side}_scores"] for side in ("chosen", "rejected") if f"{side}_scores" in row
     }
-    overall = {side: _overall(row, side) for side in ("chosen", "rejected")}
+    overall = {side: layouts.overall_score(row, side) for side in ("chosen", "rejected")}
     found: dict[str, dict[str, float]] = {"chosen": {}, "rejected": {}}
     for side in found if scores else ():
         criteria = scores.get(side)
@@ -111,11 +111,6 @@ def _rubric_scores(row: layouts.Columns) -> dict[str, dict[str, float]] | None:
         for side in found:
             found[side].setdefault(OVERALL, overall[side])
     return found if scores or found["chosen"] else None
-
-
-def _overall(row: layouts.Columns, side: str) -> float | None:
-    names = (name for noun in layouts.SCORED for name in (f"{side}_{noun}", f"{noun}_{side}"))
-    return next((found for name in names if name in row and (found := number(row[name], name)) is not None), None)
 
 
 def _split(value: Any, task_id: str, holdout_percent: int) -> str:

@@ -61,6 +61,7 @@ SUSPICIOUS = (
 """What such a column holds is likely a part of what the model was asked: it is used, or the row is refused."""
 
 
+_SUSPICIOUS = frozenset(SUSPICIOUS)
 SCORED = ("score", "rating", "avg_rating", "overall_score", "reward")
 """What people call the score that an answer got as a whole."""
 _READ = {
@@ -262,7 +263,7 @@ def system_text(row: Columns) -> str | None:
 
 def left_out(row: Columns, conversation: list[Any]) -> str | None:
     """The first column that looks like a part of what was asked, but stands nowhere in the conversation."""
-    extra = [name for name in SUSPICIOUS if name in row and name not in row.used]
+    extra = sorted((row.given.keys() & _SUSPICIOUS) - row.used)
     if not extra:
         return None
     said = _squeezed(" ".join(leaves(conversation)))
@@ -276,11 +277,16 @@ def left_out(row: Columns, conversation: list[Any]) -> str | None:
     return None
 
 
+def overall_score(row: Columns, side: str) -> float | None:
+    """The score that the answer of a side got as a whole."""
+    names = (name for noun in SCORED for name in (f"{side}_{noun}", f"{noun}_{side}"))
+    return next((found for name in names if name in row and (found := number(row[name], name)) is not None), None)
+
+
 def offered_tools(data: Mapping[str, Any]) -> set[str]:
     """Names of the tools that a row itself offers the model (`tools`, also as JSON text, also OpenAI's `input.tools`)."""
-    row = columns_of(data)
-    inner = row.given.get("input")
-    tools = row.given.get("tools") or (inner.get("tools") if isinstance(inner, dict) else None)
+    inner = data.get("input")
+    tools = data.get("tools") or (inner.get("tools") if isinstance(inner, dict) else None)
     tools = parsed(tools) if isinstance(tools, str) else tools
     functions = [one.get("function", one) for one in tools if isinstance(one, dict)] if isinstance(tools, list) else []
     return {str(one.get("name")) for one in functions if isinstance(one, dict)}

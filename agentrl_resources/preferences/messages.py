@@ -18,7 +18,8 @@ _OTHER_NAMES = {
     "function_call": "assistant", "tool_call": "assistant",
 }  # fmt: skip
 _TEXT_PARTS = ("text", "input_text", "output_text")
-_NOT_TEXT = ("image", "images", "audio", "video", "videos", "attachments", "files")
+_NOT_TEXT = frozenset({"image", "images", "audio", "video", "videos", "attachments", "files"})
+_CALLS = frozenset({"tool_calls", "function_call"})
 _TOOL_NAME = re.compile(r"[\w.-]+")
 _PERSON = re.compile(r"[^\s<>|\\/:]+")
 _CONTROL = re.compile(r"<\|\w+\|>")
@@ -51,9 +52,9 @@ def read_messages(turns: list[Any], where: str) -> list[Message]:
         role = role_of(turn)
         if role not in ROLES:
             raise Refused(Reason.UNREADABLE, f"{place} needs a role out of {', '.join(ROLES)}: {str(turn)[:80]}")
-        if media := next((key for key in _NOT_TEXT if given(turn.get(key))), None):
+        if media := _given_of(turn, _NOT_TEXT):
             raise Refused(Reason.UNREADABLE, f"{place} comes with {media}, which cannot be learned from here.")
-        if role != "assistant" and (given(turn.get("tool_calls")) or given(turn.get("function_call"))):
+        if role != "assistant" and _given_of(turn, _CALLS):
             raise Refused(Reason.MALFORMED_TOOL_CALL, f"{place}: only an assistant calls tools, not {role}.")
         if role == "assistant":
             messages += calls.answered()
@@ -110,6 +111,8 @@ class _Calls:
 
     def answered(self) -> list[Message]:
         """The results since the last assistant's turn, in the order of its calls."""
+        if not self._results:
+            return []
         results, self._results = sorted(self._results, key=lambda one: one[0]), []
         return [message for _, message in results]
 
@@ -142,6 +145,10 @@ def control_token(messages: list[Message]) -> str | None:
     """
     texts = (text for one in messages if one["role"] == "assistant" for text in leaves(one) if "<|" in text)
     return next((found.group() for text in texts if (found := _CONTROL.search(text))), None)
+
+
+def _given_of(turn: dict[str, Any], keys: frozenset[str]) -> str | None:
+    return None if keys.isdisjoint(turn) else next((key for key in sorted(keys) if given(turn.get(key))), None)
 
 
 def _said(turn: dict[str, Any]) -> Any:
