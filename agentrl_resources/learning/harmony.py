@@ -120,9 +120,9 @@ class Harmony:
             elif role == "tool":
                 segments.append((self._observation_text(message), None))
             elif role == "user":
-                segments.append((_user_text(_as_content(message["content"]), _as_content(message.get("name"))), None))
+                segments.append((_user_text(as_content(message["content"]), as_content(message.get("name"))), None))
             elif message["content"]:
-                segments.append((_developer_text(_as_content(message["content"])), None))
+                segments.append((_developer_text(as_content(message["content"])), None))
         return segments
 
     def _turn_texts(
@@ -139,18 +139,18 @@ class Harmony:
         head = ""
         for channel, text in (("analysis", message.get("thinking")), ("commentary", message.get("content"))):
             if text:
-                head += f"<|channel|>{channel}<|message|>{_as_content(text)}<|end|>{_ASSISTANT}"
+                head += f"<|channel|>{channel}<|message|>{as_content(text)}<|end|>{_ASSISTANT}"
         texts = [self._assistant_text({"role": "assistant", "tool_calls": [call]}) for call in calls]
         own = _of_calls([call["function"]["name"] for call in calls], [one["name"] for one in results])
         return [(head + text if number == 0 else text, own[number]) for number, text in enumerate(texts)]
 
     def _assistant_text(self, message: Message) -> str:
-        return self._render([_EMPTY_USER, _as_content(message)]).removeprefix(self._plain).removeprefix(_ASSISTANT)
+        return self._render([_EMPTY_USER, as_content(message)]).removeprefix(self._plain).removeprefix(_ASSISTANT)
 
     def _opening_of(self, messages: Sequence[Message]) -> str:
         text = _leading(messages)
         if text not in self._openings:
-            return self._opening(_as_content(text))
+            return self._opening(as_content(text))
         return self._openings[text]
 
     def _opening(self, instructions: str | None) -> str:
@@ -163,7 +163,7 @@ class Harmony:
         head = [_EMPTY_USER, {"role": "assistant", "tool_calls": [call]}]
         if name not in self._call_heads:
             self._call_heads[name] = self._render(head)
-        return self._render([*head, _as_content(message)]).removeprefix(self._call_heads[name])
+        return self._render([*head, as_content(message)]).removeprefix(self._call_heads[name])
 
     def _render(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None) -> str:
         return self.tokenizer.apply_chat_template(
@@ -192,7 +192,7 @@ class Harmony:
         return {**message, "tool_calls": [{"type": "function", "function": function}]}
 
 
-def _as_content(value: Any) -> Any:
+def as_content(value: Any) -> Any:
     """The same value as content and nothing else.
 
     The keys of every object are sorted, so that stored rows and a live tool read the same. What looks like a control
@@ -201,8 +201,8 @@ def _as_content(value: Any) -> Any:
     if isinstance(value, str):
         return _FORGED.sub("<| ", value)
     if isinstance(value, dict):
-        return {_as_content(key): _as_content(value[key]) for key in sorted(value)}
-    return [_as_content(entry) for entry in value] if isinstance(value, list) else value
+        return {as_content(key): as_content(value[key]) for key in sorted(value)}
+    return [as_content(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _begin(messages: Sequence[Message]) -> list[Message]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentrl_resources.preferences.pairs import Message, Reason, Refused
-from agentrl_resources.preferences.values import given, leaves
+from agentrl_resources.preferences.values import given, words
 from agentrl_resources.strict_json import parse_json
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -143,7 +143,7 @@ def control_token(messages: list[Message]) -> str | None:
 
     It is broken up wherever a text is written, so it cannot be learned as it stands.
     """
-    texts = (text for one in messages if one["role"] == "assistant" for text in leaves(one) if "<|" in text)
+    texts = (text for one in messages if one["role"] == "assistant" for text in words(one) if "<|" in text)
     return next((found.group() for text in texts if (found := _CONTROL.search(text))), None)
 
 

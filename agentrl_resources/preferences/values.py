@@ -117,7 +117,7 @@ def parsed(text: str) -> Any:
 
 
 def leaves(value: Any) -> Iterator[str]:
-    """Every text inside a JSON value; keys, and who wrote a message, do not count."""
+    """Every text that a conversation says; keys, and who wrote a message, do not count."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -127,6 +127,19 @@ def leaves(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for child in value:
             yield from leaves(child)
+
+
+def words(value: Any) -> Iterator[str]:
+    """Every text inside a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from value
+        for child in value.values():
+            yield from words(child)
+    elif isinstance(value, list | tuple):
+        for child in value:
+            yield from words(child)
 
 
 def _short(value: Any) -> str:
