@@ -58,7 +58,7 @@ def raw_preference_data(workspace: Workspace) -> dg.MaterializeResult:
     owners=["team:ml"],
     kinds={"jsonl", "duckdb"},
     deps=["raw_preference_data", "rubric"],
-    code_version=code_version(1, *_CLEANING, workflow=True),
+    code_version=code_version(2, *_CLEANING, workflow=True),
     pool="warehouse",
 )
 def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
@@ -75,6 +75,7 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
         artifact = workspace.store.commit("cleaned_preference_data", folder)
     workspace.warehouse.store_rows("preference_quarantine", quarantine, _QUARANTINE_COLUMNS)
     tables = {name: counts(report[name], of=name.removeprefix("by_")) for name in report if name.startswith("by_")}
+    tables["unused_columns"] = counts(report["unused_columns"], of="column")
     return materialized(artifact, **numbers(report), **tables, redactions=counts(report["redactions"], of="kind"))
 
 

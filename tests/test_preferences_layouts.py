@@ -42,7 +42,8 @@ def share_gpt(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def parts(turn: dict[str, Any]) -> dict[str, Any]:
-    return {**turn, "content": [{"type": "text", "text": turn["content"][:5]}, {"type": "text", "text": turn["content"][5:]}]}  # fmt: skip
+    pieces = turn["content"][:5], turn["content"][5:]
+    return {**turn, "content": [{"type": "text", "text": piece} for piece in pieces]}
 
 
 def chat_ml(*turns: dict[str, Any]) -> str:
@@ -56,7 +57,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "TRL, plain": {"prompt": QUESTION, **SIDES},
     "TRL, implicit prompt": WHOLE,
     "prompt repeated in texts": {"prompt": QUESTION, **{k: f"{QUESTION} {v}" for k, v in SIDES.items()}},
-    "prompt repeated twice in texts": {"prompt": QUESTION, **{k: f"{QUESTION}\n{QUESTION} {v}" for k, v in SIDES.items()}},
+    "prompt repeated twice in texts": {"prompt": QUESTION,
+                                       **{k: f"{QUESTION}\n{QUESTION} {v}" for k, v in SIDES.items()}},
     "prompt messages, repeated in texts": {"prompt": [ASK], **{k: f"{QUESTION}\n\n{v}" for k, v in SIDES.items()}},
     "prompt text, repeated in messages": {"prompt": f" {QUESTION}\n", **WHOLE},
     "prompt messages, repeated in parts": {"prompt": [ASK], "chosen": [parts(ASK), YES], "rejected": [parts(ASK), NO]},
@@ -79,7 +81,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
                "preferred_output": [YES], "non_preferred_output": [NO]},
     "OpenPipe": {"messages": [ASK, YES], "rejected_message": NO},
     "one message a side (Axolotl)": {"messages": [ASK], "chosen": YES, "rejected": NO},
-    "ShareGPT (LLaMA-Factory)": {"conversations": [share_gpt(ASK)], "chosen": share_gpt(YES), "rejected": share_gpt(NO)},
+    "ShareGPT (LLaMA-Factory)": {"conversations": [share_gpt(ASK)], "chosen": share_gpt(YES),
+                                 "rejected": share_gpt(NO)},
     "Alpaca without an input": {"instruction": QUESTION, "input": "", "output": [YES["content"], NO["content"]]},
     "JSON text": {"prompt": json.dumps([ASK]), "chosen": json.dumps([ASK, YES]), "rejected": json.dumps([ASK, NO])},
     "Python's text": {"prompt": str([ASK]), "chosen": str([YES]), "rejected": str([NO])},
@@ -98,6 +101,11 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "Chatbot Arena by model": {"prompt": QUESTION, **BOTH, "model_a": "M", "model_b": "N", "winner": "N"},
     "winner in flags": {"prompt": QUESTION, **BOTH, "winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0},
     "winner by answer": {"prompt": QUESTION, **BOTH, "preferred": "Response B"},
+    "an answer is named": {"prompt": QUESTION, **BOTH, "chosen": "response_b", "rejected": "response_a"},
+    "the chosen one is named": {"prompt": QUESTION, **BOTH, "chosen": "B"},
+    "a finished conversation beside the sides": {"messages": [share_gpt(ASK), share_gpt(YES)], **WHOLE},
+    "a prompt that ends in an answer": {"prompt": [ASK, NO], **SIDES},
+    "other blanks": {"prompt": QUESTION.replace(" ", "\r\n"), **WHOLE},
     "a list and ratings": {"instruction": QUESTION, "generations": [NO["content"], YES["content"]], "ratings": [2, 5]},
     "capital names": {"Prompt": QUESTION, "Chosen Response": YES["content"], "Rejected Response": NO["content"]},
     "null hides nothing": {"prompt": None, "question": QUESTION, "chosen": None, "rejected": None,
@@ -126,6 +134,8 @@ def test_a_known_layout_is_the_pair_it_stands_for(name: str) -> None:
         ({"system_prompt": RULE["content"], "prompt": [ASK], **WHOLE}, [RULE, ASK]),
         ({"system": RULE["content"], "prompt": [RULE, ASK], **SIDES}, [RULE, ASK]),
         ({"system": RULE["content"], **WHOLE}, [RULE, ASK]),
+        ({"system": "You  guide\npeople.", "chosen": [RULE, ASK, YES], "rejected": [RULE, ASK, NO]}, [RULE, ASK]),
+        ({"system": "Be kind.", "prompt": f"Be kind.\n\n{QUESTION}", **SIDES}, [user(f"Be kind.\n\n{QUESTION}")]),
         ({"prompt": [ASK], "chosen": [RULE, ASK, YES], "rejected": [RULE, ASK, NO]}, [RULE, ASK]),
         ({"prompt": QUESTION, "chosen": [RULE, ASK, YES], "rejected": [RULE, ASK, NO]}, [RULE, ASK]),
         ({"prompt": [RULE], **WHOLE}, [RULE, ASK]),
@@ -157,7 +167,11 @@ def test_an_answer_that_the_prompt_begins_is_whole() -> None:
 
 def test_answers_that_greet_back_are_whole() -> None:
     pair = fate({"prompt": "Hi", "chosen": "Hi there!", "rejected": "Hi, what?"})
-    assert (pair.prompt, pair.chosen, pair.rejected) == ([user("Hi")], [assistant("Hi there!")], [assistant("Hi, what?")])
+    assert (pair.prompt, pair.chosen, pair.rejected) == (
+        [user("Hi")],
+        [assistant("Hi there!")],
+        [assistant("Hi, what?")],
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,6 +180,7 @@ def test_answers_that_greet_back_are_whole() -> None:
         ({"prompt": "Another one?", **WHOLE}, "another prompt than the row's own"),
         ({"prompt": [ASK], "chosen": [ASK, YES], "rejected": [user("Else?"), NO]}, "rejected side begins with another"),
         ({"prompt": [RULE, ASK], "chosen": [system("B"), ASK, YES], "rejected": [system("B"), ASK, NO]}, "another"),
+        ({"prompt": [*FIRST, ASK, assistant("X")], "chosen": [ASK, YES], "rejected": [ASK, NO]}, "another prompt"),
         ({"chosen": [ASK, YES], "rejected": [user("Else?"), NO]}, "do not answer the same prompt"),
         ({"chosen": [*FIRST, ASK, YES], "rejected": [*FIRST, user("Else?"), NO]}, "do not answer the same prompt"),
         ({"chosen": f"Human: {QUESTION}\n\nAssistant: a", "rejected": "Human: b\n\nAssistant: c"}, "same prompt"),

@@ -61,12 +61,18 @@ def learned(harmony: Harmony, ids: Encoded) -> list[str]:
 
 
 def test_thinking_text_and_a_call_are_three_messages_of_one_turn(harmony: Harmony) -> None:
-    turn = {"role": "assistant", "thinking": "I look.", "content": "One moment.", "tool_calls": [call("look", {"a": 1})]}
+    turn = {
+        "role": "assistant",
+        "thinking": "I look.",
+        "content": "One moment.",
+        "tool_calls": [call("look", {"a": 1})],
+    }
     pair = fate(turn, {"role": "tool", "name": "look", "content": "late"}, DONE)
     first, _ = learned(harmony, encoded(harmony, pair))
     assert first == (
-        "<|channel|>analysis<|message|>I look.<|end|><|start|>assistant<|channel|>commentary<|message|>One moment.<|end|>"
-        '<|start|>assistant to=functions.look<|channel|>commentary json<|message|>{"a": 1}<|call|>'
+        "<|channel|>analysis<|message|>I look.<|end|><|start|>assistant"
+        "<|channel|>commentary<|message|>One moment.<|end|><|start|>assistant"
+        ' to=functions.look<|channel|>commentary json<|message|>{"a": 1}<|call|>'
     )
     assert harmony.parse(harmony.ids(first)) == turn
     assert harmony.parse(harmony.ids(first.replace("I look.", ""))) == {**turn, "thinking": ""}
@@ -183,7 +189,8 @@ TEXT = st.one_of(
                      "line\nline", '"quoted" \\ back', "Human: hi", "é漢👩‍👩‍👧", "\u0000", "<| end|>"]),
 )  # fmt: skip
 VALUE = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(allow_nan=False, allow_infinity=False), TEXT),
+    st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20),
+              st.floats(allow_nan=False, allow_infinity=False), TEXT),
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(TEXT, inner, max_size=2)),
     max_leaves=4,
 )  # fmt: skip
@@ -264,4 +271,6 @@ def one_call_each(message: dict[str, Any]) -> list[dict[str, Any]]:
     if len(calls) < 2:
         return [message]
     first = {name: value for name, value in message.items() if name != "tool_calls"}
-    return [{**(first if number == 0 else {"role": "assistant"}), "tool_calls": [one]} for number, one in enumerate(calls)]
+    return [
+        {**(first if number == 0 else {"role": "assistant"}), "tool_calls": [one]} for number, one in enumerate(calls)
+    ]

@@ -29,6 +29,7 @@ _FORGED = re.compile(r"<\|(?=\w+\|>)")
 _ASSISTANT = "<|start|>assistant"
 _EMPTY_USER: Message = {"role": "user", "content": ""}
 _INSTRUCTIONS = ("system", "developer")
+_KEPT_OPENINGS = 256
 
 
 @dataclass(frozen=True)
@@ -125,17 +126,15 @@ class Harmony:
                 segments.append((_developer_text(as_content(message["content"])), None))
         return segments
 
-    def _turn_texts(
-        self, message: Message, results: Sequence[Message], last: bool
-    ) -> list[tuple[str, int | None]]:
+    def _turn_texts(self, message: Message, results: Sequence[Message], last: bool) -> list[tuple[str, int | None]]:
         """A turn from after `<|start|>assistant` to `<|return|>` (in history `<|end|>`), or cut behind each `<|call|>`;
         and with each part, which of the results follows it."""
         if message.get("malformed"):
             return [(message["content"], None)]
         calls = message.get("tool_calls")
         if not calls:
-            text = self._assistant_text({"role": "assistant", "content": "", **message})
-            return [(text if last else text.removesuffix("<|return|>") + "<|end|>", None)]
+            said = self._assistant_text({"role": "assistant", "content": "", **message})
+            return [(said if last else said.removesuffix("<|return|>") + "<|end|>", None)]
         head = ""
         for channel, text in (("analysis", message.get("thinking")), ("commentary", message.get("content"))):
             if text:
@@ -149,9 +148,12 @@ class Harmony:
 
     def _opening_of(self, messages: Sequence[Message]) -> str:
         text = _leading(messages)
-        if text not in self._openings:
-            return self._opening(as_content(text))
-        return self._openings[text]
+        if text in self._openings:
+            return self._openings[text]
+        opening = self._opening(as_content(text))
+        if len(self._openings) < _KEPT_OPENINGS:
+            self._openings[text] = opening
+        return opening
 
     def _opening(self, instructions: str | None) -> str:
         system: list[Message] = [{"role": "system", "content": instructions}] if instructions else []

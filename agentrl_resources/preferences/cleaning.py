@@ -140,7 +140,7 @@ def _admit(raw: RawRow, rules: CleaningRules, check: CallCheck) -> _Candidate:
     if rules.tool_schemas is not None and (unknown := offered_tools(raw.data) - rules.tool_schemas.keys()):
         raise Refused(
             Reason.UNREADABLE,
-            f"The row offers tools that the workflow does not have: {', '.join(sorted(unknown))[:200]}. Leave tools out.",
+            f"The row offers tools that the workflow has not ({', '.join(sorted(unknown))[:200]}). Leave tools out.",
         )
     if (gap := _scores_against_label(pair, rules.rubric_weights)) > CLEAR_MARGIN:
         raise Refused(Reason.LABEL_DISAGREES_WITH_SCORES, f"The rejected side scores {gap:.2f} more under the rubric.")

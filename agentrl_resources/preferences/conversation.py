@@ -27,6 +27,9 @@ def join(opening: list[Any], chosen: list[Any], rejected: list[Any]) -> Parts:
     before = read_messages(opening, "prompt")
     if before and before[-1] == {"role": "assistant", "content": ""}:
         before, opening = before[:-1], opening[:-1]  # "...\n\nAssistant:" only says whose turn it is
+    if before and before[-1]["role"] == "assistant":
+        opening = _without_answer(opening, before, chosen, rejected)
+        before = before[: len(opening)]
     whole_chosen, repeats_chosen = _whole(opening, before, chosen, "chosen")
     whole_rejected, repeats_rejected = _whole(opening, before, rejected, "rejected")
     answers = not repeats_chosen and not repeats_rejected and _answer(chosen) and _answer(rejected)
@@ -43,10 +46,12 @@ def with_system(parts: Parts, system: str | None) -> Parts:
     if system is None:
         return parts
     prompt, chosen, rejected = parts
-    own = [turn["content"].strip() for turn in takewhile(lambda turn: turn["role"] in _INSTRUCTIONS, prompt)]
+    own = [_squeezed(turn["content"]) for turn in takewhile(lambda turn: turn["role"] in _INSTRUCTIONS, prompt)]
+    if not own and prompt and prompt[0]["role"] == "user" and prompt[0]["content"].startswith(system):
+        return parts  # the prompt says it already
     if not own:
         return [{"role": "system", "content": system}, *prompt], chosen, rejected
-    if system not in own:
+    if _squeezed(system) not in own and _squeezed(system) != " ".join(own):
         raise Refused(Reason.UNREADABLE, "The system prompt is not the one that the conversation begins with.")
     return parts
 
@@ -65,7 +70,9 @@ def without_prompt(asked: str, chosen: str, rejected: str) -> tuple[str, str]:
         return chosen, rejected
     if not all(repeats):
         one = "chosen" if repeats[0] else "rejected"
-        raise Refused(Reason.UNREADABLE, f"Only the {one} side repeats the prompt. Leave it out of both, or of neither.")
+        raise Refused(
+            Reason.UNREADABLE, f"Only the {one} side repeats the prompt. Leave it out of both, or of neither."
+        )
     return without_prompt(asked, chosen[len(asked) :], rejected[len(asked) :])
 
 
@@ -81,6 +88,16 @@ def _begins(text: str, asked: str) -> bool:
     return rest != text and (not rest or rest[0].isspace() or not asked[-1].isalnum())
 
 
+def _without_answer(opening: list[Any], before: list[Message], *sides: list[Any]) -> list[Any]:
+    """A prompt that is a finished conversation may end in one of the answers, or hold a whole side: that part goes."""
+    for side in sides:
+        if side and role_of(side[0]) != "tool":
+            own = [_loosely(turn) for turn in read_messages(side, "side")]
+            if [_loosely(turn) for turn in before[-len(own) :]] == own:
+                return opening[: -len(own)]
+    return opening
+
+
 def _whole(opening: list[Any], before: list[Message], side: list[Any], name: str) -> tuple[list[Message], bool]:
     """A side as a whole conversation, and whether it repeats the prompt."""
     starts = role_of(side[0]) if side else None
@@ -89,7 +106,8 @@ def _whole(opening: list[Any], before: list[Message], side: list[Any], name: str
         if _repeats(before, alone):
             return alone, True
         asks = any(turn["role"] == "user" for turn in before)
-        if starts in ("user", *_INSTRUCTIONS) and (starts != "user" or asks) and before[-1]["role"] != "assistant":
+        begins = starts in ("user", *_INSTRUCTIONS) and (starts != "user" or asks)
+        if begins and (before[-1]["role"] != "assistant" or _loosely(alone[0]) in map(_loosely, before)):
             raise Refused(Reason.UNREADABLE, f"The {name} side begins with another prompt than the row's own.")
     if starts == "tool" or any("tool_calls" in turn for turn in before):
         return read_messages([*opening, *side], name), False  # a result may answer a call of the prompt
@@ -99,7 +117,7 @@ def _whole(opening: list[Any], before: list[Message], side: list[Any], name: str
 def _repeats(before: list[Message], whole: list[Message]) -> bool:
     """Whether a conversation holds the prompt: from its beginning on, or (a prompt that leaves out what was said first)
     behind a user's or system's first words. An answer that the prompt begins may go on in the conversation."""
-    own, there = [_key(turn) for turn in before], [_key(turn) for turn in whole]
+    own, there = [_loosely(turn) for turn in before], [_loosely(turn) for turn in whole]
     begun = before[-1]["content"].strip() if set(before[-1]) == {"role", "content"} else None
     last = before[-1]["role"] == "assistant" and begun
     most = len(there) - len(own) + bool(last)
@@ -107,15 +125,27 @@ def _repeats(before: list[Message], whole: list[Message]) -> bool:
         if there[start : start + len(own)] == own and start + len(own) < len(there):
             return True
         end = start + len(own) - 1
-        if last and there[start:end] == own[:-1] and end < len(there) and whole[end]["role"] == "assistant":
-            if str(whole[end].get("content", "")).strip().startswith(str(begun)):
-                return True
+        if last and there[start:end] == own[:-1] and end < len(there) and _goes_on(whole[end], str(begun)):
+            return True
     return False
+
+
+def _goes_on(turn: Message, begun: str) -> bool:
+    return turn["role"] == "assistant" and str(turn.get("content", "")).strip().startswith(begun)
 
 
 def _key(turn: Message) -> Any:
     """What makes two turns the same: all that they hold, without the blanks around a text."""
     return {name: value.strip() if isinstance(value, str) else value for name, value in turn.items()}
+
+
+def _loosely(turn: Message) -> Any:
+    """What makes two turns the same request: all that they hold, whatever its blanks are."""
+    return {name: _squeezed(value) if isinstance(value, str) else value for name, value in turn.items()}
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _answer(side: list[Any]) -> bool:

@@ -58,9 +58,9 @@ def _split_prompt(row: layouts.Columns) -> tuple[Parts, bool]:
     chosen, rejected = layouts.sides(row)
     if "rejected_message" in row.used and "messages" in row.used:  # OpenPipe: the chosen answer ends the conversation
         conversation = to_turns(chosen, "user", "messages")
-        asked, before, chosen = conversation[:-1], [], conversation[-1:]
+        before, asked, chosen = conversation[:-1], None, conversation[-1:]
     else:
-        asked, before = layouts.asked(row)
+        before, asked = layouts.asked(row)
     texts = is_plain(chosen) and is_plain(rejected)
     opening = [*before, *(to_turns(asked, "user", "prompt") if asked is not None else [])]
     if texts and opening:
@@ -69,14 +69,11 @@ def _split_prompt(row: layouts.Columns) -> tuple[Parts, bool]:
         text, chosen, rejected = split_text(chosen.strip(), rejected.strip())
         opening = to_turns(text, "user", "prompt") if text else []
     sides = [to_turns(side, "assistant", name) for name, side in (("chosen", chosen), ("rejected", rejected))]
-    for side in sides:
-        if opening[-len(side) :] == side:
-            opening = opening[: -len(side)]  # a conversation beside the answers may hold one of them already
     parts = with_system(join(opening, *sides), layouts.system_text(row))
     if column := layouts.left_out(row, list(parts)):
         raise Refused(
             Reason.UNREADABLE,
-            f"What the column {column} holds does not stand in the conversation, and how it belongs there is not known. "
+            f"What the column {column} holds does not stand in the conversation; how it belongs there is not known. "
             f"Write all that the model reads into prompt, or leave {column} out.",
         )
     for name, turns in zip(("chosen", "rejected"), parts[1:], strict=True):
@@ -95,10 +92,8 @@ def _last_text(opening: list[Any]) -> str:
 def _rubric_scores(row: layouts.Columns) -> dict[str, dict[str, float]] | None:
     """Scores by side and criterion, and under `overall` what each answer was given as a whole."""
     given_scores = json_object(row["rubric_scores"], "rubric_scores") if "rubric_scores" in row else None
-    scores = given_scores or {
-        side: row[f"{side}_scores"] for side in ("chosen", "rejected") if f"{side}_scores" in row
-    }
-    overall = {side: layouts.overall_score(row, side) for side in ("chosen", "rejected")}
+    scores = given_scores or {side: row[f"{side}_scores"] for side in ("chosen", "rejected") if f"{side}_scores" in row}
+    better, worse = (layouts.overall_score(row, side) for side in ("chosen", "rejected"))
     found: dict[str, dict[str, float]] = {"chosen": {}, "rejected": {}}
     for side in found if scores else ():
         criteria = scores.get(side)
@@ -107,9 +102,9 @@ def _rubric_scores(row: layouts.Columns) -> dict[str, dict[str, float]] | None:
             raise Refused(Reason.UNREADABLE, f"The rubric scores of the {side} side are not given by criterion.")
         read = {key: number(criteria[key], f"rubric score {key}") for key in criteria}
         found[side] = {key: value for key, value in read.items() if value is not None}
-    if overall["chosen"] is not None and overall["rejected"] is not None:
-        for side in found:
-            found[side].setdefault(OVERALL, overall[side])
+    if better is not None and worse is not None:
+        found["chosen"].setdefault(OVERALL, better)
+        found["rejected"].setdefault(OVERALL, worse)
     return found if scores or found["chosen"] else None
 
 

@@ -1,8 +1,8 @@
-"""The layouts of preference tables that are known: in which columns prompt and sides stand, and who says which is better.
+"""The known layouts of preference tables: in which columns prompt and sides stand, and who says which is better.
 
 Names are compared without case, blanks and dashes. A column that says nothing (null, NaN, empty) hides no other one.
-Where the names come from: TRL ("Dataset formats"), LLaMA-Factory (`data/README.md`), Axolotl (RLHF formats), OpenAI's and
-OpenPipe's preference fine-tuning, and the data sets that they point to: hh-rlhf, UltraFeedback, Orca pairs, Stack
+Where the names come from: TRL ("Dataset formats"), LLaMA-Factory (`data/README.md`), Axolotl (RLHF formats), OpenAI's
+and OpenPipe's preference fine-tuning, and the data sets that they point to: hh-rlhf, UltraFeedback, Orca pairs, Stack
 Exchange, SHP, PKU-SafeRLHF, HelpSteer 2 and 3, AlpacaFarm, WebGPT, Chatbot Arena, argilla's and distilabel's.
 """
 
@@ -17,14 +17,15 @@ from agentrl_resources.preferences.values import flag, given, leaves, number, pa
 
 KNOWN = (
     "Known are chosen and rejected (also preferred_output and non_preferred_output, response_j and response_k, and so "
-    "on), or two answers (response_a and response_b, response_0 and response_1, ...) with a verdict (winner, preference, "
-    "better_response_id, ...) or a score each; and prompt, question, instruction (with input), query, messages or "
-    "conversations, with system."
+    "on), or two answers (response_a and response_b, response_0 and response_1, ...) with a verdict (winner, "
+    "preference, better_response_id, ...) or a score each; and prompt, question, instruction (with input), query, "
+    "messages or conversations, with system."
 )
 
 _BETTER = (
     ("chosen", "rejected"), ("preferred", "non_preferred"), ("preferred", "dispreferred"), ("preferred", "rejected"),
     ("accepted", "rejected"), ("better", "worse"), ("good", "bad"), ("winning", "losing"), ("positive", "negative"),
+    ("selected", "rejected"), ("best", "worst"), ("pos", "neg"),
 )  # fmt: skip
 _ANSWER = ("response", "answer", "output", "completion", "message", "messages", "conversation", "conversations", "text",
            "reply")  # fmt: skip
@@ -44,9 +45,12 @@ _CANDIDATES = tuple(
     for one, two in _TWO
 )
 _VERDICTS = ("winner", "preference", "preferred", "better_response_id", "better", "best", "choice", "labels", "label",
-             "overall_preference", "preference_strength", "preferred_response", "preferred_answer")  # fmt: skip
+             "overall_preference", "preference_strength", "preferred_response", "preferred_answer",
+             "chosen")  # fmt: skip
 _STRENGTHS = ("overall_preference", "preference_strength")
-_A_NOUN = r"(?:(?:model|response|answer|assistant|option|output|completion|conversation|candidate|reply|summary)[ _-]?)?"
+_A_NOUN = (
+    r"(?:(?:model|response|answer|assistant|option|output|completion|conversation|candidate|reply|summary)[ _-]?)?"
+)
 _TIES = ("tie", "both", "both bad", "equal", "same", "draw", "neither")
 
 TEXTS = ("prompt", "question", "instruction", "query", "user_prompt", "user_input", "prompt_text", "input", "post")
@@ -124,8 +128,9 @@ def has_sides(data: Mapping[str, Any]) -> bool:
 
 def sides(row: Columns) -> tuple[Any, Any]:
     """The better and the worse answer, as they stand. Raises `Refused`: a missing side, a tie, an unknown verdict."""
+    marked = "chosen" in row and any(one in row and two in row for one, two, _ in _CANDIDATES)
     for good, bad in SIDES:
-        if good in row and bad in row:
+        if good in row and bad in row and not (marked and _is_mark(row.given[good])):
             _check_label(row)
             return row[good], row[bad]
     if found := _candidates(row):
@@ -153,6 +158,13 @@ def _check_label(row: Columns) -> None:
         raise Refused(Reason.TIE, "The annotator saw no difference.")
     if label != "chosen":
         raise Refused(Reason.UNREADABLE, f"The label is {label[:80]!r}; it may be 'chosen' or 'tie'.")
+
+
+def _is_mark(value: Any) -> bool:
+    """Whether `chosen` names one of the two answers (`A`, `response_b`, 1) and holds none."""
+    return not isinstance(value, list | dict) and bool(
+        re.fullmatch(rf"{_A_NOUN}(?:a|b|0|1|2)", str(value).strip().lower())
+    )
 
 
 # --- two answers and a verdict ----------------------------------------------------------------------------------------
@@ -227,13 +239,13 @@ def _higher(one: Any, two: Any) -> bool:
 # --- what was asked ---------------------------------------------------------------------------------------------------
 
 
-def asked(row: Columns) -> tuple[Any, list[Any]]:
-    """The prompt as it stands (None where there is none) and the turns before it."""
+def asked(row: Columns) -> tuple[list[Any], Any]:
+    """The turns before the prompt, and the prompt as it stands (None where there is none)."""
     if "input" in row and isinstance(row.given["input"], dict):  # OpenAI's preference fine-tuning
         row.given["input"] = row.given["input"].get("messages")
     name = next((name for name in (*TEXTS, *DIALOGUES) if name in row and name not in row.used), None)
     if name is None:
-        return None, []
+        return [], None
     prompt = row[name]
     if name == "instruction" and isinstance(row.given.get("input"), str):  # Alpaca; joined as LLaMA-Factory does
         prompt = f"{prompt}\n{row['input']}"
@@ -248,7 +260,7 @@ def asked(row: Columns) -> tuple[Any, list[Any]]:
             for question, answer in prompt
             for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
         ]
-    return prompt, before
+    return before, prompt
 
 
 def system_text(row: Columns) -> str | None:
@@ -284,7 +296,7 @@ def overall_score(row: Columns, side: str) -> float | None:
 
 
 def offered_tools(data: Mapping[str, Any]) -> set[str]:
-    """Names of the tools that a row itself offers the model (`tools`, also as JSON text, also OpenAI's `input.tools`)."""
+    """Names of the tools that a row itself offers the model (`tools`, also as text, also OpenAI's `input.tools`)."""
     inner = data.get("input")
     tools = data.get("tools") or (inner.get("tools") if isinstance(inner, dict) else None)
     tools = parsed(tools) if isinstance(tools, str) else tools

@@ -14,7 +14,9 @@ from agentrl_resources.preferences.pairs import RawRow
 from agentrl_resources.preferences.values import plain, storable
 from agentrl_resources.strict_json import parse_json
 
-_KINDS = ".jsonl, .json (one array, or one object a line), .parquet, each also .gz, or a folder by datasets' save_to_disk"
+_KINDS = (
+    ".jsonl, .json (one array, or one object a line), .parquet, each also .gz, or a folder by datasets' save_to_disk"
+)
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".feather", ".arrow", ".pkl")

@@ -43,10 +43,10 @@ def plain(value: Any) -> Any:
 
 
 def storable(data: Any) -> Any:
-    """The row, or where it cannot be written as JSON (half a surrogate pair, NaN, an object) its text under `line`."""
+    """The row, or where it is no JSON (half a surrogate pair, NaN, an object, too deep) its text under `line`."""
     try:
-        canonical_json(data)
-    except (AgentRLError, RecursionError):
+        parse_json(canonical_json(data).decode())
+    except (AgentRLError, ValueError, RecursionError):
         try:
             text = repr(data)
         except (RecursionError, ValueError):  # Python prints no number of more than 4,300 digits
@@ -69,7 +69,7 @@ def number(value: Any, what: str) -> float | None:
             text = value.strip().lower()
             if text in _NO_NUMBER:
                 return None
-            found = float(_WORDS[text] if text in _WORDS else text)
+            found = float(_WORDS.get(text, text))
         elif isinstance(value, bool | int | float):
             found = float(value)
         else:
