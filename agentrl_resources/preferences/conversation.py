@@ -38,7 +38,23 @@ def join(opening: list[Any], chosen: list[Any], rejected: list[Any]) -> Parts:
     for name, turns in zip(("chosen", "rejected"), sides, strict=True):
         if not any(_is_answer(turn) for turn in turns):
             raise Refused(Reason.MISSING_SIDE, f"The {name} side holds no answer.")
-    return whole_chosen[:length], *sides
+    return whole_chosen[:length], *_without_echo(whole_chosen[:length], *sides)
+
+
+def _without_echo(
+    prompt: list[Message], chosen: list[Message], rejected: list[Message]
+) -> tuple[list[Message], list[Message]]:
+    """Two sides whose answers both begin with the whole question, without it."""
+    ends = prompt[-1:] + chosen[:1] + rejected[:1]
+    if len(ends) < 3 or prompt[-1]["role"] != "user" or not all(isinstance(turn.get("content"), str) for turn in ends):
+        return chosen, rejected
+    asked, *answers = (turn["content"].strip() for turn in ends)
+    if not asked or not all(_begins(answer, asked) for answer in answers):
+        return chosen, rejected
+    cut = without_prompt(asked, *answers)
+    if not all(cut):
+        return chosen, rejected
+    return [{**chosen[0], "content": cut[0]}, *chosen[1:]], [{**rejected[0], "content": cut[1]}, *rejected[1:]]
 
 
 def with_system(parts: Parts, system: str | None) -> Parts:
@@ -73,7 +89,8 @@ def without_prompt(asked: str, chosen: str, rejected: str) -> tuple[str, str]:
         raise Refused(
             Reason.UNREADABLE, f"Only the {one} side repeats the prompt. Leave it out of both, or of neither."
         )
-    return without_prompt(asked, chosen[len(asked) :], rejected[len(asked) :])
+    cut = chosen[len(asked) :].strip(), rejected[len(asked) :].strip()
+    return without_prompt(asked, *cut) if all(_begins(side, asked) for side in cut) else cut
 
 
 def split_text(chosen: str, rejected: str) -> tuple[str, str, str]:

@@ -51,6 +51,7 @@ _STRENGTHS = ("overall_preference", "preference_strength")
 _A_NOUN = (
     r"(?:(?:model|response|answer|assistant|option|output|completion|conversation|candidate|reply|summary)[ _-]?)?"
 )
+_NOTHING = ("nan", "none", "null", "<na>", "n/a")  # what exports make of an empty cell
 _TIES = ("tie", "both", "both bad", "equal", "same", "draw", "neither")
 
 TEXTS = ("prompt", "question", "instruction", "query", "user_prompt", "user_input", "prompt_text", "input", "post")
@@ -66,6 +67,7 @@ SUSPICIOUS = (
 
 
 _SUSPICIOUS = frozenset(SUSPICIOUS)
+_ASKED = frozenset({*SUSPICIOUS, *SYSTEM})
 SCORED = ("score", "rating", "avg_rating", "overall_score", "reward")
 """What people call the score that an answer got as a whole."""
 _READ = {
@@ -73,7 +75,8 @@ _READ = {
     *(name for pair in SIDES for name in pair), *(name for one, two, _ in _CANDIDATES for name in (one, two)),
     *(f"{side}_{noun}" for side in ("chosen", "rejected") for noun in (*SCORED, "scores")),
     *(f"{noun}_{side}" for side in ("chosen", "rejected") for noun in SCORED),
-    "pair_id", "task_id", "task_type", "rubric_scores", "annotator", "rubric_version", "split", "source",
+    *(f"{noun}_{mark}" for noun in (*SCORED, "scores", "model", "winner_model") for mark in ("a", "b", "0", "1", "2")),
+    "winner_tie", "scores", "ratings", "rating", "rewards", "pair_id", "task_id", "task_type", "rubric_scores", "annotator", "rubric_version", "split", "source",
     "conversational", "metadata",
 }  # fmt: skip
 
@@ -108,6 +111,8 @@ def columns_of(data: Mapping[str, Any]) -> Columns:
         if not given(value):
             continue
         name = _plain_name(name)
+        if name in _ASKED and isinstance(value, str) and value.strip().lower() in _NOTHING:
+            continue
         if found.setdefault(name, value) != value:
             raise Refused(Reason.UNREADABLE, f"There are two columns {name}, which say different things.")
     return Columns(found, set())
@@ -176,7 +181,8 @@ def _candidates(row: Columns) -> tuple[Any, Any] | None:
         if one in row and two in row:
             other = dict(_TWO)[mark]
             verdict = _first_wins(row, mark, other, human=one.startswith("human_ref"))
-            return (row[one], row[two]) if verdict else (row[two], row[one])
+            first, second = _by_rounds(row, row[one], row[two]) or (row[one], row[two])
+            return (first, second) if verdict else (second, first)
     for name in ("output", "responses", "completions", "answers", "generations"):
         if name in row and isinstance(row.given[name], list) and len(row.given[name]) == 2:
             first, second = row[name]
@@ -185,6 +191,35 @@ def _candidates(row: Columns) -> tuple[Any, Any] | None:
             scores = next((row[key] for key in ("scores", "ratings", "rating", "rewards") if key in row), None)
             if isinstance(scores, list) and len(scores) == 2:
                 return (first, second) if _higher(*scores) else (second, first)
+            if isinstance(first, dict) and isinstance(second, dict):
+                return _by_own_score(first, second)
+    return None
+
+
+def _by_rounds(row: Columns, *answers: Any) -> list[list[Any]] | None:
+    """Chatbot Arena's published comparisons: prompt and answers are lists (as text) with one entry a round."""
+    lists = [parsed(value) if isinstance(value, str) else value for value in (row.given.get("prompt"), *answers)]
+    if "winner_model_a" not in row or not all(isinstance(one, list) and len(one) == len(lists[0]) for one in lists):
+        return None
+    row.used.add("prompt")
+    questions, *both = lists
+    return [
+        [
+            turn
+            for question, answer in zip(questions, answers, strict=True)
+            for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+        ]
+        for answers in both
+    ]
+
+
+def _by_own_score(first: dict[str, Any], second: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Two answers that each say how good they are; a rank is better the lower it is (NeMo RL)."""
+    for key in (*SCORED, "rank"):
+        if key in first and key in second:
+            better = _higher(first[key], second[key]) != (key == "rank")
+            sides = [one.get("completion", one) for one in (first, second)]
+            return (sides[0], sides[1]) if better else (sides[1], sides[0])
     return None
 
 

@@ -8,6 +8,8 @@ from agentrl_resources.preferences.pairs import Reason, Refused
 from agentrl_resources.preferences.values import parsed
 
 Turn = dict[str, Any]
+TEXT_KEYS = ("content", "text", "full_text", "response", "completion", "answer", "output", "value")
+"""Where an object that is no message holds its text."""
 
 # hh-rlhf writes a dialogue as one text, and so do others with names of their own for the two.
 _SPEAKERS = {"human": "user", "user": "user", "assistant": "assistant", "ai": "assistant", "bot": "assistant",
@@ -38,6 +40,9 @@ def to_turns(value: Any, role: str, name: str) -> list[Any]:
         for key in ("messages", "conversations", "conversation"):
             if isinstance(value.get(key), list):
                 return list(value[key])
+        if role_of(value) is None:  # an answer with what is known of it: {"text": "...", "model": "..."}
+            said = next((value[key] for key in TEXT_KEYS if isinstance(value.get(key), str)), None)
+            return [{**value, "role": role, "content": said}] if said is not None else [value]
         return [value]
     if isinstance(value, list | tuple):
         return list(value)
