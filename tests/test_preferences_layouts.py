@@ -200,6 +200,7 @@ def test_answers_that_greet_back_are_whole() -> None:
         ({"prompt": QUESTION, "chosen": f"{QUESTION} Yes.", "rejected": "No."}, "Only the chosen side repeats"),
         ({"prompt": QUESTION, "context": "Lyon has 520,000 people.", **SIDES}, "the column context"),
         ({"prompt": QUESTION, "documents": ["Lyon", "Paris"], **SIDES}, "the column documents"),
+        ({"prompt": QUESTION, "context": "470 km", **SIDES}, "the column context"),
         ({"prompt": QUESTION, "question": "Another?", **SIDES}, "the column question"),
         ({"prompt": QUESTION, "input": "1 2", **SIDES}, "the column input"),
         ({"prompt": QUESTION, "messages": [*FIRST, ASK], **SIDES}, "the column messages"),

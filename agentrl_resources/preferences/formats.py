@@ -70,7 +70,7 @@ def _split_prompt(row: layouts.Columns) -> tuple[Parts, bool]:
         opening = to_turns(text, "user", "prompt") if text else []
     sides = [to_turns(side, "assistant", name) for name, side in (("chosen", chosen), ("rejected", rejected))]
     parts = with_system(join(opening, *sides), layouts.system_text(row))
-    if column := layouts.left_out(row, list(parts)):
+    if column := layouts.left_out(row, parts[0], parts[1:]):
         raise Refused(
             Reason.UNREADABLE,
             f"What the column {column} holds does not stand in the conversation; how it belongs there is not known. "

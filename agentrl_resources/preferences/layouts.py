@@ -7,7 +7,7 @@ Exchange, SHP, PKU-SafeRLHF, HelpSteer 2 and 3, AlpacaFarm, WebGPT, Chatbot Aren
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -76,8 +76,8 @@ _READ = {
     *(f"{side}_{noun}" for side in ("chosen", "rejected") for noun in (*SCORED, "scores")),
     *(f"{noun}_{side}" for side in ("chosen", "rejected") for noun in SCORED),
     *(f"{noun}_{mark}" for noun in (*SCORED, "scores", "model", "winner_model") for mark in ("a", "b", "0", "1", "2")),
-    "winner_tie", "scores", "ratings", "rating", "rewards", "pair_id", "task_id", "task_type", "rubric_scores", "annotator", "rubric_version", "split", "source",
-    "conversational", "metadata",
+    "winner_tie", "scores", "ratings", "rating", "rewards", "pair_id", "task_id", "task_type", "rubric_scores",
+    "annotator", "rubric_version", "split", "source", "conversational", "metadata",
 }  # fmt: skip
 
 
@@ -127,8 +127,8 @@ def has_sides(data: Mapping[str, Any]) -> bool:
     try:
         row = columns_of(data)
         return any(good in row and bad in row for good, bad in SIDES) or _candidates(row) is not None
-    except Refused:
-        return False
+    except Refused as refused:
+        return refused.reason == Reason.TIE
 
 
 def sides(row: Columns) -> tuple[Any, Any]:
@@ -203,14 +203,7 @@ def _by_rounds(row: Columns, *answers: Any) -> list[list[Any]] | None:
         return None
     row.used.add("prompt")
     questions, *both = lists
-    return [
-        [
-            turn
-            for question, answer in zip(questions, answers, strict=True)
-            for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
-        ]
-        for answers in both
-    ]
+    return [_turns(zip(questions, answers, strict=True)) for answers in both]
 
 
 def _by_own_score(first: dict[str, Any], second: dict[str, Any]) -> tuple[Any, Any] | None:
@@ -251,9 +244,11 @@ def _says_first(row: Columns, name: str, one: str, two: str, human: bool) -> boo
     if word in _TIES or word.startswith("tie"):
         raise Refused(Reason.TIE, "The annotator saw no difference.")
     for mark, first in ((one, True), (two, False)):
-        model = row.given.get(f"model_{mark}")
-        if re.fullmatch(_A_NOUN + mark, word) or (isinstance(model, str) and word == model.lower()):
+        if re.fullmatch(_A_NOUN + mark, word):
             return first
+    models = [str(row.given.get(f"model_{mark}", "")).strip().lower() for mark in (one, two)]
+    if models.count(word) == 1:
+        return models[0] == word
     for words, first in ((("first", "left"), True), (("second", "right"), False)):
         if word in words:
             return first
@@ -287,14 +282,9 @@ def asked(row: Columns) -> tuple[list[Any], Any]:
     before: list[Any] = []
     earlier = next((key for key in EARLIER if key in row and key != name), None)
     if earlier and _is_rounds(row.given[earlier]):
-        for question, answer in row[earlier]:
-            before += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        before = _turns(row[earlier])
     elif name in EARLIER and _is_rounds(prompt):
-        prompt = [
-            turn
-            for question, answer in prompt
-            for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
-        ]
+        prompt = _turns(prompt)
     return before, prompt
 
 
@@ -308,17 +298,21 @@ def system_text(row: Columns) -> str | None:
     return next(iter(texts), None)
 
 
-def left_out(row: Columns, conversation: list[Any]) -> str | None:
-    """The first column that looks like a part of what was asked, but stands nowhere in the conversation."""
+def left_out(row: Columns, prompt: list[Any], sides: Sequence[list[Any]]) -> str | None:
+    """The first column that looks like a part of what was asked, but stands nowhere in the prompt.
+
+    Messages may be those of a side too: many tables hold the preferred conversation twice.
+    """
     extra = sorted((row.given.keys() & _SUSPICIOUS) - row.used)
     if not extra:
         return None
-    said = _squeezed(" ".join(leaves(conversation)))
+    asked, said = (_squeezed(" ".join(leaves(turns))) for turns in (prompt, [prompt, *sides]))
     for name in extra:
         value = row.given[name]
         value = (parsed(value) if isinstance(value, str) else None) or value
         texts = list(leaves(value)) or [str(value)]
-        if any(_squeezed(text) not in said for text in texts):
+        messages = isinstance(value, list) and all(isinstance(one, dict) for one in value)
+        if any(_squeezed(text) not in (said if messages else asked) for text in texts):
             return name
         row.used.add(name)
     return None
@@ -349,6 +343,14 @@ def _is_rounds(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(one, list) and len(one) == 2 and all(isinstance(text, str) for text in one) for one in value
     )
+
+
+def _turns(rounds: Iterable[Any]) -> list[Any]:
+    return [
+        turn
+        for question, answer in rounds
+        for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+    ]
 
 
 def _squeezed(text: str) -> str:
