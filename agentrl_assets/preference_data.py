@@ -84,6 +84,7 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
         artifact = workspace.store.commit("cleaned_preference_data", folder)
     workspace.warehouse.store_rows("preference_quarantine", quarantine, _QUARANTINE_COLUMNS)
     tables = {name: counts(report[name], of=name.removeprefix("by_")) for name in report if name.startswith("by_")}
+    tables["unused_columns"] = counts(report["unused_columns"], of="column")
     in_short = f"{report['clean']} pairs, {report['quarantined']} rows in quarantine"
     return materialized(
         artifact, **numbers(report), in_short=in_short, **tables, redactions=counts(report["redactions"], of="kind")

@@ -80,7 +80,7 @@ def uses_tools(folder: Path) -> bool:
 def make_harmony(tokenizer: Any, factory: EpisodeFactory, with_tools: bool) -> Harmony:
     if with_tools:
         return Harmony(tokenizer, factory.tools, factory.workflow.instructions)
-    return Harmony(tokenizer, None, None)
+    return Harmony(tokenizer, None, None, implied=factory.workflow.instructions)
 
 
 def save_with_format(model: Any | None, harmony: Harmony, with_tools: bool, folder: Path) -> None:
