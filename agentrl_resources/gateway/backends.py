@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,19 +23,21 @@ class BackendError(AgentRLError):
     """A backend gave no usable answer.
 
     `kind`: `error`; `refused` by a server that does not accept what it was sent; `request` when that is the client's
-    own mistake, which no arm answers for.
+    own mistake, which no arm answers for. `param` is the field of the request that is at fault, where that is known.
     """
 
-    def __init__(self, said: str, kind: str = "error") -> None:
+    def __init__(self, said: str, kind: str = "error", param: str | None = None) -> None:
         super().__init__(said)
         self.kind = kind
+        self.param = param
 
 
 @dataclass(frozen=True)
 class Turn:
     """One turn of a policy. `message` is None when it cannot be read; `text` is what was written then.
 
-    `ended` is False when the token limit cut it off.
+    `ended` is False when the token limit cut it off. `logprobs` is the choice's, as the protocol has it, where they were
+    asked for.
     """
 
     message: Message | None
@@ -43,15 +45,30 @@ class Turn:
     tokens_in: int
     tokens_out: int
     ended: bool = True
+    logprobs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a policy samples; `max_tokens` is for the whole conversation. The same seed samples the same again."""
+    """What a request asks of every turn of a conversation. What is None, False or empty is not asked for.
+
+    The same seed samples the same again. `max_tokens` is for the whole conversation; None is as many as the policy can
+    write. What stands in the protocol's form has its names: `response_format` (`json_object` or `json_schema`),
+    `tool_choice` (all but `auto`), and `extra`, fields that the gateway itself knows nothing to do with and that a
+    server is sent as they stand (penalties, `reasoning_effort`, `metadata`, a vendor's own).
+    """
 
     seed: int
     temperature: float
-    max_tokens: int
+    max_tokens: int | None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    response_format: Mapping[str, Any] | None = None
+    tool_choice: str | Mapping[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Conversation(Protocol):
@@ -74,7 +91,8 @@ class Backend(Protocol):
     async def complete(self, body: Mapping[str, Any], sampling: Sampling, on_text: OnText | None = None) -> Turn:
         """The next message of a conversation that the client leads, with the client's instructions and tools.
 
-        `body` is a valid chat-completions request. BackendError when there is no answer.
+        `body` holds `messages` and, if there are any, `tools` of a valid chat-completions request; all else that it asks
+        for is in `sampling`. BackendError when there is no answer.
         """
         ...
 
@@ -250,8 +268,9 @@ class RemoteConversation:
         self._messages += [to_openai(message, self._call_id) for message in messages]
         body = {"messages": self._messages, "tools": self._tools, **_sampling_fields(self._sampling)}
         turn = await self._backend.ask(body)
-        left = max(1, self._sampling.max_tokens - turn.tokens_out)
-        self._sampling = replace(self._sampling, max_tokens=left)
+        if self._sampling.max_tokens is not None:
+            left = max(1, self._sampling.max_tokens - turn.tokens_out)
+            self._sampling = replace(self._sampling, max_tokens=left)
         said = turn.message or {"role": "assistant", "content": turn.text}
         if calls := said.get("tool_calls"):
             said = {**said, "tool_calls": calls[:1]}  # an episode takes one call a turn
@@ -270,7 +289,19 @@ class RemoteConversation:
 
 
 def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
-    return {"seed": sampling.seed, "temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
+    """A server's fields; those that are not asked for are left out, since not every server knows each of them."""
+    fields = {
+        "max_tokens": sampling.max_tokens,
+        "top_p": sampling.top_p,
+        "stop": list(sampling.stop) or None,
+        "response_format": sampling.response_format,
+        "tool_choice": sampling.tool_choice,
+        "parallel_tool_calls": sampling.parallel_tool_calls,
+        "logprobs": sampling.logprobs or None,
+        "top_logprobs": sampling.top_logprobs,
+    }
+    asked = {name: value for name, value in fields.items() if value is not None}
+    return {**sampling.extra, "seed": sampling.seed, "temperature": sampling.temperature, **asked}
 
 
 def _turn(answer: Mapping[str, Any]) -> Turn:
@@ -282,9 +313,10 @@ def _turn(answer: Mapping[str, Any]) -> Turn:
     if min(tokens) < 0 or max(tokens) >= 2**31:
         raise ValueError("these are no counts of tokens")
     text = text_of(reply.get("content"))
+    logprobs = choice.get("logprobs")
     if choice.get("finish_reason") == "length":
-        return Turn(None, text, *tokens, ended=False)
-    return Turn(from_openai({**reply, "role": "assistant"}), text or json.dumps(reply), *tokens)
+        return Turn(None, text, *tokens, ended=False, logprobs=logprobs)
+    return Turn(from_openai({**reply, "role": "assistant"}), text or json.dumps(reply), *tokens, logprobs=logprobs)
 
 
 async def _put_together(lines: AsyncIterable[bytes], on_text: OnText) -> dict[str, Any]:
