@@ -3,13 +3,13 @@
 from agentrl_resources.gateway.backends import (
     Backend,
     BackendError,
-    BundleBackend,
     Conversation,
     OnText,
     Sampling,
     Turn,
 )
 from agentrl_resources.gateway.breaker import Breaker, Trip, Watched
+from agentrl_resources.gateway.bundle import BundleBackend
 from agentrl_resources.gateway.keys import Key, KeyRing
 from agentrl_resources.gateway.routing import bucket, goes_to_canary
 from agentrl_resources.gateway.runs import UnderWay
