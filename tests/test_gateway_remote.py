@@ -136,11 +136,6 @@ def test_the_server_gets_its_model_its_key_and_the_clients_words(remote: Setup) 
     assert remote.served.key not in str(remote.champion.headers)
 
 
-def test_nobody_gets_more_tokens_than_the_tool_policy_allows(remote: Setup) -> None:
-    remote.ask(max_tokens=10**12)
-    assert remote.champion.bodies[0]["max_tokens"] == WORKFLOW.tool_policy.max_tokens
-
-
 MESSAGES = [
     {"content": "Grüße — 你好 👋, all good."},
     {"content": None, "tool_calls": [call("weather-report", {"city": "Zürich", "days": 3})]},

@@ -111,9 +111,8 @@ class RemoteBackend:
         return RemoteConversation(self, self._tools, sampling)
 
     async def complete(self, body: Mapping[str, Any], sampling: Sampling, on_text: OnText | None = None) -> Turn:
-        sent = {name: value for name, value in body.items() if name not in _OURS}
         try:
-            return await self.ask({**sent, **_sampling_fields(sampling)}, on_text)
+            return await self.ask({**body, **_sampling_fields(sampling)}, on_text)
         except BackendError as failure:
             if failure.kind == "refused":  # what was sent is the client's
                 raise BackendError("the model's server does not accept this request", "request") from failure
@@ -147,10 +146,6 @@ class RemoteBackend:
             raise BackendError(f"{self._url} cannot be reached: {type(failure).__name__}") from failure
         except (ValueError, LookupError, TypeError, AttributeError) as failure:
             raise BackendError(f"{self._url} answered with something that is no chat completion") from failure
-
-
-_OURS = ("task", "max_completion_tokens", "stream_options")
-"""Fields of a request that are the gateway's own, or that it says in another way."""
 
 
 class RemoteConversation:

@@ -293,7 +293,10 @@ def _check(
 
 
 def _stopping(on_text: OnText | None, sampling: Sampling) -> OnText | None:
-    return StoppedText(sampling.stop, on_text) if on_text and sampling.stop else on_text
+    """Where the text of an answer goes as it comes; nowhere when it has to be looked at as a whole first."""
+    if on_text is None or sampling.response_format or sampling.logprobs or sampling.tool_choice not in (None, "none"):
+        return None
+    return StoppedText(sampling.stop, on_text) if sampling.stop else on_text
 
 
 def _flush(told: OnText | None) -> None:
