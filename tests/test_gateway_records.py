@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 from gateways import WORKFLOW, Running, client, running, settings_with
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrl_resources.canary import ScriptedBackend
@@ -196,6 +196,7 @@ json_values = st.recursive(
 odd = st.sampled_from([math.nan, math.inf, "\udfff", b"x", Decimal(1), date(2026, 1, 1), {1, 2}, (1, 2), object()])
 
 
+@settings(max_examples=30, deadline=None)
 @given(value=json_values, stranger=odd)
 def test_a_trace_with_something_odd_in_it_keeps_all_the_rest(
     value: Any, stranger: Any, tmp_path_factory: pytest.TempPathFactory

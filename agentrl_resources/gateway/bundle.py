@@ -50,8 +50,11 @@ class BundleBackend:
         except ValueError as error:
             raise BackendError(str(error), "request", "messages") from error
         instructions = [str(message["content"]) for message in messages if message["role"] == "system"]
-        # in the client's order: the template writes a schema as it stands
-        harmony = self._format_of(json.dumps(tools), "\n".join(instructions) or None)
+        try:  # in the client's order: the template writes a schema as it stands
+            harmony = self._format_of(json.dumps([_described(tool) for tool in tools]), "\n".join(instructions) or None)
+        except Exception as error:  # it takes fewer schemas than there are, and fails in its own ways
+            said = f"tools: they cannot be shown to the policy of a bundle ({type(error).__name__})"
+            raise BackendError(said, "request", "tools") from error
         conversation = BundleConversation(self._engine, harmony, sampling, _beginning(tools, sampling.tool_choice))
         try:
             return await conversation.turn(messages, on_text)
@@ -132,6 +135,12 @@ def _beginning(tools: Sequence[Mapping[str, Any]], choice: str | Mapping[str, An
         said = "tool_choice: the policy of a bundle can be made to call one tool, not one of several"
         raise BackendError(said, "request", "tool_choice")
     return _CALL.format(names[0])
+
+
+def _described(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool with the description that the template needs and the protocol does not."""
+    function = tool["function"]
+    return {"type": "function", "function": {**function, "description": function.get("description") or ""}}
 
 
 def _names(tools: Sequence[Mapping[str, Any]]) -> list[str]:
