@@ -258,7 +258,8 @@ class _Choice:
     def _add(self, part: Mapping[str, Any], whole: bool) -> str:
         self._empty = False
         for name in THINKING:
-            value, before = part.get(name), self._thoughts.get(name)
+            value: Any = part.get(name)
+            before: Any = self._thoughts.get(name)
             if value and isinstance(value, str | list) and isinstance(before, type(value) | None):
                 self._thoughts[name] = value if before is None else before + value
         texts, thoughts, refusals = _content(part.get("content"))
