@@ -223,16 +223,15 @@ class EpisodeJob:
                 attempt.tokens_out += turn.tokens_out
                 if not turn.ended or attempt.tokens_out >= self._budget:
                     episode.stop()
-                observation: Message | None
                 if turn.message is None:
-                    observation = None if episode.done else episode.malformed(turn.text)
+                    new = [] if episode.done else [episode.malformed(turn.text)]
                 else:
-                    step: Callable[[Message], Message | None] = episode.step
+                    step: Callable[[Message], Any] = episode.step
                     self._acting = self._would_act(turn.message)
                     # tools may wait for other systems, so they run in a thread
-                    observation = await asyncio.to_thread(step, turn.message)
+                    seen = await asyncio.to_thread(step, turn.message)
                     self._acting = False
-                new = [observation] if observation is not None else []
+                    new = seen if isinstance(seen, list) else [seen] if seen else []
         finally:
             conversation.close()
             _describe(attempt, episode)
@@ -247,7 +246,8 @@ class EpisodeJob:
         tried = [payload]
         if self._words is not None and "prompt" not in payload:
             said = {**payload, "prompt": self._words}
-            names_it = "prompt" in inspect.signature(self._factory.workflow.environment.reset).parameters
+            reset: Any = getattr(self._factory.workflow.environment, "reset", None)
+            names_it = "prompt" in inspect.signature(reset).parameters
             tried = [said] if names_it else [payload, said]
         *first, last = tried
         for one in first:
