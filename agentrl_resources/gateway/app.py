@@ -25,6 +25,7 @@ from agentrl_resources.gateway.requests import (
     Feedback,
     Model,
     RequestError,
+    TaskContext,
     conversation_of,
     read_body,
     sampling_of,
@@ -131,11 +132,10 @@ class Routes:
         """What a request is: an episode that is played here, or one message of a conversation that the client leads."""
         shown, withheld = conversation_of(body)
         sampling = sampling_of(asked, body, secrets.randbits(63), self._temperature)
-        task = asked.task
-        task_id, task_type = (task and task.task_id) or "traffic", task and task.task_type
-        turn = TurnJob(shown, sampling, task_id, task_type, withheld)
+        task = asked.task or TaskContext()
+        turn = TurnJob(shown, sampling, task.task_id or "traffic", task.task_type, withheld)
         words = asked.words
-        if asked.says_tools or (words is None and task is None):
+        if asked.says_tools or (words is None and asked.task is None):
             return turn
         if words is None:
             raise RequestError(
@@ -144,10 +144,9 @@ class Routes:
                 "and plays the whole episode. Say which `tools` there are to lead the conversation yourself",
                 param="messages",
             )
-        known = task is not None and task.payload is not None
-        payload = task.payload if task is not None and task.payload is not None else {"prompt": words}
-        case = Task(task_id, task_type or "unknown", "traffic", payload)
-        return EpisodeJob(self._factory, case, sampling, words if known else None, None if task else turn)
+        payload = {"prompt": words} if task.payload is None else task.payload
+        case = Task(turn.task_id, task.task_type or "unknown", "traffic", payload)
+        return EpisodeJob(self._factory, case, sampling, words, None if asked.task else turn)
 
     async def models(self, request: Request) -> Response:
         """The workflow is the one model: which release answers is the gateway's business."""

@@ -1,8 +1,7 @@
 """Fields of a chat-completions request by what they do: those that change what is asked of a policy, and the rest.
 
-What merely accompanies a request (`metadata`, `store`, `user`, `service_tier`, `prompt_cache_key`, `prediction`, ...)
-has no place here: whoever cannot use it may pass over it, and the answer is still the one that was asked for. A field
-of the table must be honoured, or refused by its name.
+The former must be honoured, or refused by their name. Whoever cannot use one of the rest may pass over it, and the
+answer is still the one that was asked for.
 """
 
 from collections.abc import Mapping
@@ -77,6 +76,12 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "random_seed": (),
 }
 """Name -> the values that ask for nothing, besides null. A vendor's names are those that its documentation gives."""
+
+ACCOMPANIES = frozenset({
+    "metadata", "store", "user", "safety_identifier", "service_tier", "prediction", "prompt_cache_key",
+    "prompt_cache_options", "prompt_cache_retention",
+})  # fmt: skip
+"""What OpenAI's own requests hold besides: whose they are, where they are kept, and how soon they are wanted."""
 
 
 def changes(name: str, value: Any) -> bool:

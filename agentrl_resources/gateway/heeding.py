@@ -16,9 +16,9 @@ def unheeded(
     """The field that an answer passes over and what it does in its place; None when it keeps to all of them.
 
     `tools` are those that the policy was offered, `withheld` names others that it may not call. What a token limit cut
-    off, and what cannot be read, says so by itself.
+    off says so by itself.
     """
-    return next(_broken(turn, sampling, tools, withheld), None) if turn.ended and turn.message else None
+    return next(_broken(turn, sampling, tools, withheld), None) if turn.ended else None
 
 
 def _broken(
@@ -45,6 +45,8 @@ def _broken(
             yield "tools", f"the arguments of a call are not what the strict function {call['name']} takes"
     if sampling.logprobs and turn.logprobs is None:
         yield "logprobs", "the policy's server gives none"
+    if sampling.response_format and turn.message is None:
+        yield "response_format", "the policy's answer cannot be read"
     if sampling.response_format and not calls and not message.get("refusal"):
         yield from _misshaped(message.get("content") or "", sampling.response_format)
 

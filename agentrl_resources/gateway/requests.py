@@ -67,6 +67,8 @@ Text = Annotated[str, Field(max_length=200_000)]
 Key = Annotated[str, Field(min_length=1, max_length=512)]
 Who = Annotated[str, Field(max_length=512)]
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+Limit = Annotated[int, Field(ge=1)] | Literal[-1]
+"""A number of tokens; -1 is what some clients say for none."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
@@ -205,8 +207,8 @@ class ChatRequest(_Open):
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     seed: Annotated[int, Field(gt=-(2**63), lt=2**63)] | None = None
     # how far, and in what form
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Limit | None = None
+    max_completion_tokens: Limit | None = None
     stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
     response_format: Annotated[TextFormat | JsonFormat | JsonSchemaFormat, Field(discriminator="type")] | None = None
     logprobs: bool | None = None
@@ -227,8 +229,10 @@ class ChatRequest(_Open):
 
     @property
     def token_limit(self) -> int | None:
-        given = [limit for limit in (self.max_tokens, self.max_completion_tokens) if limit is not None]
-        return min(given, default=None)
+        """The least of what the request says, where it says something."""
+        return min(
+            (limit for limit in (self.max_tokens, self.max_completion_tokens) if limit and limit > 0), default=None
+        )
 
     @property
     def wants_usage(self) -> bool:
@@ -358,7 +362,7 @@ def conversation_of(body: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[
 
 def _said(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message without what says nothing, as clients write it that send back what they got."""
-    nothing = {"tool_calls": [], "annotations": []}
+    nothing: dict[str, Any] = {"tool_calls": [], "annotations": []}
     return {
         name: value
         for name, value in message.items()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.gateway.backends import Backend, BackendError, OnText, Sampling, Turn
+from agentrl_resources.gateway.fields import ACCOMPANIES
 from agentrl_resources.gateway.heeding import unheeded
 from agentrl_resources.gateway.messages import READABLE_PARTS
 from agentrl_resources.gateway.stops import StoppedText, until
@@ -190,7 +191,9 @@ class EpisodeJob:
     ) -> None:
         most = factory.workflow.tool_policy.max_tokens
         self._budget = min(sampling.max_tokens or most, most)
-        self.sampling = replace(sampling, max_tokens=self._budget)
+        # a server that plays an episode need not know whose it is
+        extra = {name: value for name, value in sampling.extra.items() if name not in ACCOMPANIES}
+        self.sampling = replace(sampling, max_tokens=self._budget, extra=extra)
         self.task_id = task.task_id
         self.task_type: str | None = task.task_type
         self._factory = factory
@@ -212,7 +215,8 @@ class EpisodeJob:
             said = f"task: the workflow cannot begin with it ({type(error).__name__})"
             raise BackendError(said, "request", "task") from error
         # stop sequences are for the final answer: in the middle of a call they would only break it
-        conversation = backend.converse(episode.task, replace(self.sampling, stop=()))
+        sampling = replace(self.sampling, stop=())
+        conversation = backend.converse(episode.task, sampling)
         told = _stopping(on_text, self.sampling)
         new = list(episode.transcript.messages)
         turn = None
@@ -223,16 +227,20 @@ class EpisodeJob:
                 attempt.tokens_out += turn.tokens_out
                 if not turn.ended or attempt.tokens_out >= self._budget:
                     episode.stop()
-                observation: Message | None
                 if turn.message is None:
-                    observation = None if episode.done else episode.malformed(turn.text)
+                    new = [] if episode.done else [episode.malformed(turn.text)]
                 else:
-                    step: Callable[[Message], Message | None] = episode.step
+                    step: Callable[[Message], Any] = episode.step
                     self._acting = self._would_act(turn.message)
                     # tools may wait for other systems, so they run in a thread
-                    observation = await asyncio.to_thread(step, turn.message)
+                    seen = await asyncio.to_thread(step, turn.message)
                     self._acting = False
-                new = [observation] if observation is not None else []
+                    new = seen if isinstance(seen, list) else [seen] if seen else []
+        except BackendError as failure:
+            if failure.kind == "refused" and sampling != Sampling(sampling.seed, sampling.temperature, self._budget):
+                said = "the model's server does not accept this request"  # which is the client's, in part
+                raise BackendError(said, "request", failure.param) from failure
+            raise
         finally:
             conversation.close()
             _describe(attempt, episode)
@@ -247,7 +255,8 @@ class EpisodeJob:
         tried = [payload]
         if self._words is not None and "prompt" not in payload:
             said = {**payload, "prompt": self._words}
-            names_it = "prompt" in inspect.signature(self._factory.workflow.environment.reset).parameters
+            reset: Any = getattr(self._factory.workflow.environment, "reset", None)
+            names_it = "prompt" in inspect.signature(reset).parameters
             tried = [said] if names_it else [payload, said]
         *first, last = tried
         for one in first:
