@@ -18,8 +18,8 @@ from fake_openai import (
     breaks_off,
     breaks_off_inside,
     call,
+    chunk,
     closes,
-    delta,
     fake_server,
     hangs,
     plain,
@@ -283,7 +283,7 @@ BAD_STREAMS: dict[str, Sequence[Any]] = {
     "garbage": (b"\xff\xfe",),
     "no JSON": (b'{"choices": [{"delta"',),
     "no delta": ({"choices": [{}]},),
-    "a call without a function": (delta({"tool_calls": [{"index": 0}]}),),
+    "a call without a function": (chunk({"tool_calls": [{"index": 0}]}),),
     "an endless line": (b"x" * 1_000_000,),
 }
 
@@ -292,7 +292,7 @@ BAD_STREAMS: dict[str, Sequence[Any]] = {
 def test_a_stream_that_breaks_after_text_tells_the_client(remote: Setup, how: str) -> None:
     """The client has text already, so nobody else may answer; it gets an error and not a half answer as a whole one."""
     session = remote.start_canary()
-    remote.canary.answer = breaks_off(delta({"content": "I have ref"}), *BAD_STREAMS[how])
+    remote.canary.answer = breaks_off(chunk({"content": "I have ref"}), *BAD_STREAMS[how])
     chunks = remote.ask(stream=True, user=session)
     assert [next(chunks).choices[0].delta.content for _ in range(2)] == ["", "I have ref"]
     with pytest.raises(openai.APIError, match="a person has to take over"):
@@ -306,7 +306,7 @@ def test_a_stream_that_breaks_after_text_tells_the_client(remote: Setup, how: st
 @pytest.mark.parametrize("how", BAD_STREAMS)
 def test_a_canary_whose_stream_breaks_before_text_is_replaced(remote: Setup, how: str) -> None:
     session = remote.start_canary()
-    remote.canary.answer = breaks_off(delta({"role": "assistant", "content": ""}), *BAD_STREAMS[how])
+    remote.canary.answer = breaks_off(chunk({"role": "assistant", "content": ""}), *BAD_STREAMS[how])
     text, chunks = remote.streamed(user=session)
     assert text == "from the champion"
     (record,) = remote.records()
@@ -333,7 +333,7 @@ def test_a_canary_that_stalls_after_text_is_not_replaced(remote: Setup) -> None:
 
     def stalls(handler: Handler, body: dict[str, Any]) -> None:
         handler.begin(content_type="text/event-stream")
-        handler.events(delta({"content": "One mo"}))
+        handler.events(chunk({"content": "One mo"}))
         time.sleep(1.5)
 
     remote.canary.answer = stalls

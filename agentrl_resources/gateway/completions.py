@@ -234,8 +234,12 @@ class _Choice:
     def add(self, choice: Mapping[str, Any]) -> str:
         """Takes a choice of a chunk or of a whole answer; returns the text that is new."""
         new = ""
-        if isinstance(delta := choice.get("delta"), Mapping):
+        delta = choice.get("delta")
+        delta = {"content": delta} if isinstance(delta, str) else delta
+        if isinstance(delta, Mapping):
             new += self._add(delta, whole=False)
+        elif delta is not None:
+            raise Malformed("a delta is no object")
         # Perplexity writes all that has come so far beside each delta
         if isinstance(message := choice.get("message"), Mapping) and not self._says_something:
             new += self._add(message, whole=True)

@@ -2,7 +2,7 @@
 
 Fields have the names that most servers know. A server that refuses one is asked once more, without the field or with
 its newer name; what then works is remembered. Only what an answer can do without is given up in this way: what
-describes the request, what the gateway sees to by itself (a stop sequence, one call at a time, strict arguments), a
+accompanies a request, what the gateway sees to by itself (a stop sequence, one call at a time, strict arguments), a
 seed, which is a wish, and a temperature that the server's model does not have. Any other field that is refused is the
 client's to change.
 """
@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from agentrl_resources.gateway.completions import THINKING
+from agentrl_resources.gateway.fields import ACCOMPANIES
 from agentrl_resources.gateway.server_errors import ServerError
 
 Body = dict[str, Any]
@@ -89,8 +90,7 @@ _STEPS: Mapping[str, Callable[[Body], Body]] = {
     **{
         field: partial(_without, field)
         for field in (
-            "random_seed", "temperature", "stop", "parallel_tool_calls", "stream_options",
-            "user", "safety_identifier", "metadata", "store", "prompt_cache_key", "prompt_cache_retention",
+            "random_seed", "temperature", "stop", "parallel_tool_calls", "stream_options", *sorted(ACCOMPANIES),
         )
     },
     **{field: partial(_without_in_messages, field) for field in (*THINKING, "refusal", "annotations")},

@@ -10,6 +10,9 @@ from agentrl_resources.strict_json import parse_json
 REFUSED = (400, 413, 422)
 """Statuses with which a server does not accept what it was sent."""
 
+_THE_MODELS = ("tool_use_failed", "json_validate_failed", "output_parse_failed")
+"""What Groq says, with status 400, when its model wrote a call or an answer that cannot be read."""
+_FAILURE = re.compile("error|fail|invalid|denied|limit|exceed|unavailable")
 _LABEL = re.compile(r"[A-Za-z][\w.-]{0,63}")
 _MOST_TEXT = 20_000
 
@@ -35,8 +38,8 @@ class ServerError:
 
     @property
     def refuses(self) -> bool:
-        """Whether it is what was sent that is at fault."""
-        return self.status in REFUSED
+        """Whether it is what was sent that is at fault, and not what the model wrote."""
+        return self.status in REFUSED and self.code not in _THE_MODELS
 
 
 def error_in(chunk: Mapping[str, Any]) -> Any:
@@ -48,10 +51,20 @@ def error_in(chunk: Mapping[str, Any]) -> Any:
     if "error" in (str(chunk.get(name)).lower() for name in ("object", "type")):
         return chunk
     if chunk.get("choices") is None:
-        failed = any(chunk.get(name) not in (None, 0, "0", 200, "200") for name in ("code", "status", "status_code"))
+        failed = any(_is_failure(chunk.get(name)) for name in ("code", "status_code", "status"))
         if chunk.get("detail") or (chunk.get("message") and failed):
             return chunk
     return None
+
+
+def _is_failure(code: Any) -> bool:
+    """Whether a code or a status speaks of a failure; one that tells of progress does not."""
+    if isinstance(code, int | str) and str(code).isdecimal():
+        return int(code) >= 300
+    return (
+        isinstance(code, str)
+        and re.search("error|fail|invalid|denied|limit|exceed|unavailable", code.lower()) is not None
+    )
 
 
 def server_error(said: Any, status: int | None = None) -> ServerError:
