@@ -59,7 +59,7 @@ CASES = {
     "reasoning_effort": Case([None, "medium"], "high", "sent"),
     "response_format": Case([None, {"type": "text"}], {"type": "json_object"}, "sent"),
     "safety_identifier": Case([None, ""], "customer 7", "accompanies"),
-    "seed": Case([None], 5, "sent"),
+    "seed": Case([None], -5, "sent"),
     "service_tier": Case([None, "auto", "default"], "flex", "accompanies"),
     "stop": Case([None, [], ""], ["###", "END"], "here"),
     "store": Case([None, False], True, "accompanies"),

@@ -324,7 +324,7 @@ def sampling_of(asked: ChatRequest, body: Mapping[str, Any], seed: int, temperat
         choice = choice["allowed_tools"]["mode"]
     formatted = body.get("response_format")
     return Sampling(
-        seed=seed if asked.seed is None else abs(asked.seed),
+        seed=seed if asked.seed is None else asked.seed,
         temperature=temperature if asked.temperature is None else asked.temperature,
         max_tokens=asked.token_limit,
         top_p=asked.top_p,
