@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from request_fields import CASES, IMAGE, LOOKUP, ORDER, allowed, named
 from small_models import small_factory, small_harmony, small_model
-from test_gateway_fields import CASES, IMAGE, LOOKUP, ORDER, allowed, named
 
 from agentrl_resources.gateway import BackendError, BundleBackend, Sampling, Turn
 from agentrl_resources.gateway.requests import ChatRequest, conversation_of, sampling_of

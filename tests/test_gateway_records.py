@@ -30,7 +30,7 @@ class Unwritable:
 
 def loop() -> list[Any]:
     found: list[Any] = []
-    found.append(found)
+    found += [found, found]
     return found
 
 
@@ -45,7 +45,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "text": lambda: "done",
     "a Decimal": lambda: Decimal("12.50"),
     "a date in an object": lambda: {"due": date(2026, 11, 17)},
-    "keys that are no text": lambda: {1: "one", None: 2, ("a", "b"): 3},
+    "keys that are no text": lambda: {1: "one", None: 2, ("a", "b"): 3, Unwritable(): 4},
     "not a number": lambda: math.nan,
     "half a surrogate pair": lambda: "\ud800",
     "bytes": lambda: b"\xff",

@@ -78,7 +78,7 @@ class BundleConversation:
         self._room = engine.model.config.max_position_embeddings
         """Tokens that the policy can still read and write."""
         self._limit = min(sampling.max_tokens or self._room, self._room)
-        self._conversation = engine.open(sampling.seed, self._limit)
+        self._conversation = engine.open(abs(sampling.seed), self._limit)
         self._beginning = beginning
         self._begun = False
 

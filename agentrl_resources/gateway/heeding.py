@@ -1,6 +1,7 @@
 """Whether an answer keeps to what was asked: a server may pass over a field that it does not know, and say nothing."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from agentrl_resources.gateway.backends import Sampling, Turn
@@ -67,20 +68,25 @@ def _misshaped(content: str, wanted: Mapping[str, Any]) -> Iterator[tuple[str, s
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """Whether a value is valid. A schema that cannot be applied (no valid one, or one that refers elsewhere) fits all:
     whoever was sent it had to say so."""
-    from jsonschema import Draft202012Validator as Draft
     from jsonschema.exceptions import ValidationError
-    from jsonschema.validators import create
 
-    looked_at = {name: check for name, check in Draft.VALIDATORS.items() if name not in _HOLDS_THE_PROCESS}
-    validator = create(Draft.META_SCHEMA, looked_at, type_checker=Draft.TYPE_CHECKER)
     try:
         if _stays_inside(schema):
-            validator(schema).validate(value)
+            _validator()(schema).validate(value)
     except ValidationError:
         return False
     except Exception:  # whatever a schema that is none makes the library raise
         return True
     return True
+
+
+@cache
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator as Draft
+    from jsonschema.validators import create
+
+    looked_at = {name: check for name, check in Draft.VALIDATORS.items() if name not in _HOLDS_THE_PROCESS}
+    return create(Draft.META_SCHEMA, looked_at, type_checker=Draft.TYPE_CHECKER)
 
 
 def _stays_inside(schema: Any) -> bool:

@@ -101,21 +101,27 @@ def _record(run: Run, workflow: str, prices: Prices | None) -> RunRecord:
     )
 
 
-def _as_json(value: Any, depth: int = 0) -> Any:
-    """JSON as it is, and a word for everything else."""
+def _as_json(value: Any, inside: tuple[int, ...] = ()) -> Any:
+    """JSON as it is, and a text for everything else; `inside` holds the ids of the objects that the value is in."""
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    if depth < _DEPTH and isinstance(value, dict):
-        return {_as_json(str(key)): _as_json(item, depth + 1) for key, item in value.items()}
-    if depth < _DEPTH and isinstance(value, list | tuple | set | frozenset):
-        return [_as_json(item, depth + 1) for item in value]
+    if len(inside) < _DEPTH and id(value) not in inside:
+        inside = (*inside, id(value))
+        if isinstance(value, dict):
+            return {_text(key): _as_json(item, inside) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [_as_json(item, inside) for item in value]
+    return _text(value)
+
+
+def _text(value: Any) -> str:
     try:
-        return _as_json(str(value))
+        return str(value).encode(errors="replace").decode()
     except Exception:
         return f"<{type(value).__name__}>"
 
 
 _DEPTH = 50
-"""Objects nested deeper, or in themselves, are written as one text."""
+"""What is nested deeper is written as one text."""

@@ -57,7 +57,7 @@ def _only_text(modalities: list[str]) -> list[str]:
     return modalities
 
 
-def _none(functions: list[Any]) -> list[Any]:
+def _no_functions(functions: list[Any]) -> list[Any]:
     if functions:
         raise ValueError("is what `tools` was called before; say it with `tools`")
     return functions
@@ -197,7 +197,7 @@ class ChatRequest(_Open):
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    functions: Annotated[list[Any], AfterValidator(_none), Field(json_schema_extra={"maxItems": 0})] | None = None
+    functions: Annotated[list[Any], AfterValidator(_no_functions), Field(json_schema_extra={"maxItems": 0})] | None = None
     function_call: Literal["none", "auto"] | None = None
     # how the policy samples
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -324,7 +324,7 @@ def sampling_of(asked: ChatRequest, body: Mapping[str, Any], seed: int, temperat
         choice = choice["allowed_tools"]["mode"]
     formatted = body.get("response_format")
     return Sampling(
-        seed=seed if asked.seed is None else abs(asked.seed),
+        seed=seed if asked.seed is None else asked.seed,
         temperature=temperature if asked.temperature is None else asked.temperature,
         max_tokens=asked.token_limit,
         top_p=asked.top_p,
