@@ -221,11 +221,11 @@ def test_instructions_are_the_systems_and_what_is_empty_is_left_out(fake: Fake) 
         fake.url,
         [{"role": "developer", "content": "Be brief."}, *HI],
         tools=[],
-        sampling=Sampling(2**62 + 5, 0.5, None),
+        sampling=Sampling(-5, 0.5, None),
     )
     assert fake.bodies == [{
         "model": "m", "messages": [{"role": "system", "content": "Be brief."}, *HI], "stream": False,
-        "temperature": 0.5, "seed": 5,
+        "temperature": 0.5, "seed": -5,
     }]  # fmt: skip
 
 

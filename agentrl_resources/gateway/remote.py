@@ -231,8 +231,7 @@ def _sampling_fields(sampling: Sampling) -> dict[str, Any]:
         "top_logprobs": sampling.top_logprobs,
     }
     asked = {name: value for name, value in fields.items() if value is not None}
-    # there are servers that keep a seed in 32 bits
-    return {**sampling.extra, "seed": sampling.seed % 2**31, "temperature": sampling.temperature, **asked}
+    return {**sampling.extra, "seed": sampling.seed, "temperature": sampling.temperature, **asked}
 
 
 def _turn(completion: Completion) -> Turn:
