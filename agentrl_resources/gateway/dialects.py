@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from agentrl_resources.gateway.completions import THINKING
+from agentrl_resources.gateway.choices import THINKING
 from agentrl_resources.gateway.fields import ACCOMPANIES
 from agentrl_resources.gateway.server_errors import ServerError
 
