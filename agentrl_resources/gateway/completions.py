@@ -31,6 +31,10 @@ _FAILED = frozenset({
 """How a server says that there is no answer."""
 
 
+_BEFORE = b"\xef\xbb\xbf \t\r\n"
+"""A byte order mark, and the blanks with which some keep a connection alive until they answer."""
+
+
 class CompletionError(Exception):
     """What a server wrote is no chat completion. `error` is the server's own, where it says that it failed."""
 
@@ -96,9 +100,7 @@ class CompletionReader:
         if self._size > MAX_BYTES:
             raise CompletionError(f"it is larger than {MAX_BYTES} bytes")
         if self._stream is None and self._body is None:
-            data = data.lstrip(
-                b"\xef\xbb\xbf \t\r\n"
-            )  # byte order mark; OpenRouter keeps connections alive with blanks
+            data = data.lstrip(_BEFORE)
             if not data:
                 return
             if data[:1] in (b"{", b"["):
@@ -172,12 +174,14 @@ class CompletionReader:
             self.done = True
         elif data[:1] in (b"{", b"["):
             try:
-                self._take(parse_json(data.decode(), halves=True))
+                chunk = parse_json(data.decode(), halves=True)
             except ValueError:
                 if b"\n" not in data:
                     raise
                 for line in data.splitlines():  # no empty line between two events
                     self._event(Event(event.name, line))
+            else:
+                self._take(chunk)
         elif data:
             self._noise = True
 
