@@ -256,7 +256,7 @@ class EpisodeJob:
         if self._words is not None and "prompt" not in payload:
             said = {**payload, "prompt": self._words}
             reset: Any = getattr(self._factory.workflow.environment, "reset", None)
-            names_it = "prompt" in inspect.signature(reset).parameters
+            names_it = callable(reset) and "prompt" in inspect.signature(reset).parameters
             tried = [said] if names_it else [payload, said]
         *first, last = tried
         for one in first:
