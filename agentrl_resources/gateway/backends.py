@@ -130,8 +130,7 @@ class BundleConversation:
 
     async def turn(self, messages: Sequence[Message], on_text: OnText | None = None) -> Turn:
         if self._begun:
-            (observation,) = messages
-            ids = self._harmony.observation(observation)
+            ids = self._harmony.observation(*messages)
         else:
             ids = self._harmony.prompt(messages)
             self._begun = True

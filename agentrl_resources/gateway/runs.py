@@ -144,16 +144,13 @@ class EpisodeJob:
                 attempt.tokens_out += turn.tokens_out
                 if not turn.ended or attempt.tokens_out >= self.sampling.max_tokens:
                     episode.stop()
-                observation: Message | None
                 if turn.message is None:
-                    observation = None if episode.done else episode.malformed(turn.text)
+                    new = [] if episode.done else [episode.malformed(turn.text)]
                 else:
-                    step: Callable[[Message], Message | None] = episode.step
                     self._acting = self._would_act(turn.message)
                     # tools may wait for other systems, so they run in a thread
-                    observation = await asyncio.to_thread(step, turn.message)
+                    new = await asyncio.to_thread(episode.step, turn.message)
                     self._acting = False
-                new = [observation] if observation is not None else []
         finally:
             conversation.close()
             _describe(attempt, episode)
