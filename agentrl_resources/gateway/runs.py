@@ -230,12 +230,10 @@ class EpisodeJob:
                 if turn.message is None:
                     new = [] if episode.done else [episode.malformed(turn.text)]
                 else:
-                    step: Callable[[Message], Any] = episode.step
                     self._acting = self._would_act(turn.message)
                     # tools may wait for other systems, so they run in a thread
-                    seen = await asyncio.to_thread(step, turn.message)
+                    new = await asyncio.to_thread(episode.step, turn.message)
                     self._acting = False
-                    new = seen if isinstance(seen, list) else [seen] if seen else []
         except BackendError as failure:
             if failure.kind == "refused" and sampling != Sampling(sampling.seed, sampling.temperature, self._budget):
                 said = "the model's server does not accept this request"  # which is the client's, in part
