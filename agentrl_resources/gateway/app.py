@@ -131,7 +131,8 @@ class Routes:
     def _job(self, asked: ChatRequest, body: dict[str, Any]) -> Job:
         """What a request is: an episode that is played here, or one message of a conversation that the client leads."""
         shown, withheld = conversation_of(body)
-        sampling = sampling_of(asked, body, secrets.randbits(63), self._temperature)
+        # 31 bits: there are servers that keep a seed in a signed 32-bit number
+        sampling = sampling_of(asked, body, secrets.randbits(31), self._temperature)
         task = asked.task or TaskContext()
         turn = TurnJob(shown, sampling, task.task_id or "traffic", task.task_type, withheld)
         words = asked.words
