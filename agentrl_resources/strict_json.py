@@ -8,13 +8,16 @@ MAX_DEPTH = 100
 """How deep JSON may be nested: far above any chat message, far below what Python can walk through."""
 
 
-def parse_json(text: str) -> Any:
-    """`json.loads` without what JSON does not have: NaN, infinities, half surrogate pairs. Raises ValueError."""
+def parse_json(text: str, halves: bool = False) -> Any:
+    """`json.loads` without what JSON does not have: NaN, infinities, half surrogate pairs. Raises ValueError.
+
+    `halves`: half a pair is taken, for a caller that puts pieces together.
+    """
     try:
         value = json.loads(text, parse_constant=_not_json, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if "\\ud" in text.lower():
+    if not halves and "\\ud" in text.lower():
         json.dumps(value, ensure_ascii=False).encode()
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise ValueError("nested too deeply")

@@ -55,6 +55,12 @@ TEXT: dict[str, bytes] = {  # each says the same
     "usage in the choice (moonshot)": sse(*HELLO, {"choices": [{**END["choices"][0], "usage": USAGE}]}, DONE),
     "usage in timings (llama.cpp)": sse(
         *HELLO, {**END, "timings": {"prompt_n": 4, "cache_n": 7, "predicted_n": 7, "predicted_ms": 8.5}}, DONE),
+    "cut inside a pair of UTF-16": sse(
+        *HELLO[:2], chunk({"content": "lo ü 你 X"}), chunk({"content": "Y"}), END, USED, DONE
+    ).replace(b"X", b"\\uD83D").replace(b"Y", b"\\udc4b"),
+    "delta as text": sse(chunk("Hel"), chunk("lo ü 你 👋"), END, USED, DONE),
+    "text in place of a delta": sse(
+        *({"choices": [{"index": 0, "text": text}]} for text in ("Hel", "lo ü 你 👋")), END, USED, DONE),
     "delta null": sse(*HELLO, chunk(None, "stop"), USED, DONE),
     "no delta": sse(*HELLO, {"choices": [{"index": 0, "finish_reason": "stop"}]}, USED, DONE),
     "choice null": sse({"choices": [None]}, *ALL),

@@ -161,6 +161,10 @@ NO_ANSWERS: dict[str, bytes] = {
     "a message that is text": b'{"choices": [{"message": "Hello"}]}',
     "content that is a number": whole({"content": 7}),
     "content with half a surrogate pair": whole({"content": "X"}).replace(b"X", b"\\ud800"),
+    "half a pair, streamed": sse(*HELLO, chunk({"content": "X"}), END, DONE).replace(b"X", b"\\ud800"),
+    "two halves the wrong way round": sse(*HELLO, chunk({"content": "XY"}), chunk({"content": "Z"}), END, DONE)
+    .replace(b"X", b"\\ude00")
+    .replace(b"Y", b"\\ud83d"),
     "NaN": whole({"content": "x"}).replace(b"11", b"NaN"),
     "negative counts": whole({"content": "x"}, usage={"prompt_tokens": -1}),
     "huge counts": whole({"content": "x"}, usage={"completion_tokens": 10**30}),

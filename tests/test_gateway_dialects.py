@@ -80,6 +80,11 @@ REFUSALS: dict[str, tuple[Any, str | None, str | None]] = {  # what is said -> t
     "anthropic": (
         {"error": {"type": "invalid_request_error", "message": "`temperature` and `top_p` cannot both be specified"}},
         "temperature", None),
+    "anthropic, newer": (
+        {"error": {"message": "`temperature` may only be set to 1 when thinking is enabled"}}, "temperature", None),
+    "moonshot": (
+        {"error": {"message": "invalid temperature: only 0.6 is allowed for this model"}}, "temperature", None),
+    "in few words": ({"message": "Invalid parameter: stream_options"}, "stream_options", None),
     "plain text": ("Additional properties are not allowed ('user' was unexpected)", "user", None),
 }  # fmt: skip
 ALL_FIELDS: dict[str, Any] = {
@@ -105,6 +110,8 @@ OTHER_REFUSALS: dict[str, Any] = {
     "a value": openai_says("temperature", "Invalid 'temperature': must be between 0 and 1.", "invalid_value"),
     "too long": openai_says("messages", "This model's maximum context length is 4096 tokens.", "too_long"),
     "the form": openai_says("response_format", "'response_format' of type 'json_schema' is not supported."),
+    "a limit": openai_says("max_tokens", "max_tokens is too large: 9. This model supports at most 8.", "invalid_value"),
+    "a word": {"message": "Invalid messages: after a tool the user cannot stop, as in a store's metadata"},
     "a filter": {"error": {"message": "The response was filtered", "code": "content_filter", "innererror": {}}},
     "nothing": {},
     "null": None,

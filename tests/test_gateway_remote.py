@@ -411,10 +411,10 @@ def test_the_gateway_plays_the_episode_with_a_remote_policy(remote: Setup, strea
     first, second = remote.champion.bodies
     assert [message["role"] for message in first["messages"]] == ["system", "user"]
     assert first["tools"] == FACTORY.tools
-    assert [message["role"] for message in second["messages"]] == ["system", "user", "assistant", "tool"]
-    (made,) = second["messages"][2]["tool_calls"]
-    assert made["id"] == second["messages"][3]["tool_call_id"]
+    _, _, made, *results = second["messages"]
+    assert {message["role"] for message in results} == {"tool"}
+    assert [one["id"] for one in made["tool_calls"]] == [message["tool_call_id"] for message in results]
     assert second["max_tokens"] == first["max_tokens"] - USAGE["completion_tokens"]
     (record,) = remote.records()
-    assert record.tool_calls_count == 1
+    assert record.tool_calls_count == len(results)
     assert record.tokens_out == 2 * USAGE["completion_tokens"]

@@ -13,19 +13,21 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from agentrl_resources.gateway.completions import THINKING
+from agentrl_resources.gateway.choices import THINKING
 from agentrl_resources.gateway.fields import ACCOMPANIES
 from agentrl_resources.gateway.server_errors import ServerError
 
 Body = dict[str, Any]
 
 _UNSUPPORTED = re.compile(
-    r"unsupported|n[o']t\b[\w ]{0,12}support|not permitted|not allowed|only allowed|only the default|cannot both"
-    r"|unknown|unrecogni[sz]ed|unexpected|extra_forbidden|extraneous|not a valid field|deprecated|no longer"
+    r"unsupported|n[o']t\b[\w ]{0,12}support|not permitted|not allowed|only allowed|only [\d.]+ is allowed|only be set"
+    r"|only the default|cannot both|unknown|unrecogni[sz]ed|unexpected|extra_forbidden|extraneous|not a valid field"
+    r"|deprecated|no longer"
 )
 """How servers say that they do not know a field, as opposed to not liking its value."""
 _SHORT_IDS = re.compile(r"tool.?call\w*(\[\d+\])?.?id.{0,200}(length|must be)", re.DOTALL)
 _ONLY_STREAMS = re.compile(r"only support\w* stream")
+_NEVER_STREAMS = re.compile(r"stream\w*\W? (mode )?(is |does )?n[o']t\b[\w ]{0,12}support|unsupported\W+stream\b")
 
 
 def adapted(body: Mapping[str, Any], steps: Collection[str]) -> Body:
@@ -40,14 +42,16 @@ def adapted(body: Mapping[str, Any], steps: Collection[str]) -> Body:
 def steps_after(refusal: ServerError, body: Mapping[str, Any]) -> set[str]:
     """What to try because of a refusal of this body; empty where the refusal is about something else."""
     said = f"{refusal.param} {refusal.code} {refusal.text}".lower()
-    steps = set()
-    if _SHORT_IDS.search(said):
-        steps.add("short ids")
-    if _ONLY_STREAMS.search(said):
-        steps.add("only streams")
-    if _UNSUPPORTED.search(said):
-        steps |= {name for name in _STEPS if re.search(rf"(?<!\w){name}(?!\w)", said)}
+    named = {name for name in _STEPS if re.search(rf"(?<!\w){name}(?!\w)", said)}
+    unsupported = _UNSUPPORTED.search(said)
+    steps = {name for name in named if unsupported or _is_no_word(name, said)}
+    steps |= {name for name, words in _BY_WORDS.items() if words.search(said)}
     return {name for name in steps if _STEPS[name](dict(body)) != body}
+
+
+def _is_no_word(name: str, said: str) -> bool:
+    """Whether naming it is enough: it is no word of the language, and has no values that could be wrong."""
+    return "_" in name and (name != "max_tokens" or "max_completion_tokens" in said)
 
 
 def _without(field: str, body: Body) -> Body:
@@ -96,7 +100,8 @@ _STEPS: Mapping[str, Callable[[Body], Body]] = {
     **{field: partial(_without_in_messages, field) for field in (*THINKING, "refusal", "annotations")},
     "strict": _not_strict,
     "short ids": _short_ids,
-    "stream": lambda body: {**_without("stream_options", body), "stream": False},
-    "only streams": lambda body: {**body, "stream": True, "stream_options": {"include_usage": True}},
+    "never stream": lambda body: {**_without("stream_options", body), "stream": False},
+    "always stream": lambda body: {**body, "stream": True, "stream_options": {"include_usage": True}},
 }  # fmt: skip
-"""By the name under which a refusal speaks of a field; in the order in which they are taken."""
+"""By the name under which a refusal speaks of a field, or our own; in the order in which they are taken."""
+_BY_WORDS = {"short ids": _SHORT_IDS, "always stream": _ONLY_STREAMS, "never stream": _NEVER_STREAMS}

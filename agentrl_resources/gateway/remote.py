@@ -38,7 +38,8 @@ class RemoteBackend:
         import aiohttp  # takes a second: here, where a thread loads it, and not while the first client waits
 
         self._no_limit = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
-        self._places = _places(url, with_user=key is None)
+        key = key.strip() if key else None  # a file's last line end is none of it
+        self._places = _places(url, with_user=not key)
         self._model = model
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         if key and "api-version=" in url:  # Azure's
