@@ -77,6 +77,9 @@ def serving(home: Path, environment: type) -> Iterator[tuple[openai.OpenAI, Fake
             yield client(served), server
 
 
+LISTED = [{"role": "user", "content": "as TRL has it"}]
+
+
 @pytest.mark.parametrize(
     ("environment", "task", "begun", "user"),
     [
@@ -86,6 +89,7 @@ def serving(home: Path, environment: type) -> Iterator[tuple[openai.OpenAI, Fake
         (TakesPrompt, {"payload": {"prompt": "theirs"}}, {"prompt": "theirs"}, "theirs"),
         (TakesPromptAndMore, {"payload": {"level": 3}}, {"level": 3, "prompt": "hi"}, "hi"),
         (TakesRow, None, {"prompt": "hi"}, "hi"),
+        (TakesRow, {"payload": {"prompt": LISTED}}, {"prompt": LISTED}, "as TRL has it"),
         (TakesRow, {"payload": {"level": 3}}, {"level": 3, "prompt": "hi"}, "hi"),
         (NeedsOrder, {"payload": {"order": "512"}}, {"order": "512"}, "What about order 512?"),
     ],

@@ -398,7 +398,7 @@ def test_the_gateway_plays_the_episode_with_a_remote_policy(remote: Setup, strea
     tool = next(iter(FACTORY.tools))["function"]["name"]
     remote.champion.answer = plays_along(
         [
-            {"content": "Let me see.", "tool_calls": [call(tool, {}), call(tool, {"second": 1}, "ignored")]},
+            {"content": "Let me see.", "tool_calls": [call(tool, {}), call(tool, {"second": 1}, "other")]},
             {"content": "Done."},
         ]
     )

@@ -84,11 +84,7 @@ class BundleConversation:
 
     async def turn(self, messages: Sequence[Message], on_text: OnText | None = None) -> Turn:
         beginning = [] if self._begun else self._harmony.ids(self._beginning)
-        if self._begun:
-            (observation,) = messages
-            ids = self._harmony.observation(observation)
-        else:
-            ids = self._harmony.prompt(messages) + beginning
+        ids = self._harmony.observation(*messages) if self._begun else self._harmony.prompt(messages) + beginning
         self._room -= len(ids)
         if self._room < 1:
             said = f"messages: {len(ids)} tokens are more than the policy can still read"

@@ -63,6 +63,7 @@ def _no_functions(functions: list[Any]) -> list[Any]:
     return functions
 
 
+NoFunctions = Annotated[list[Any], AfterValidator(_no_functions), Field(json_schema_extra={"maxItems": 0})]
 Text = Annotated[str, Field(max_length=200_000)]
 Key = Annotated[str, Field(min_length=1, max_length=512)]
 Who = Annotated[str, Field(max_length=512)]
@@ -197,7 +198,7 @@ class ChatRequest(_Open):
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    functions: Annotated[list[Any], AfterValidator(_no_functions), Field(json_schema_extra={"maxItems": 0})] | None = None
+    functions: NoFunctions | None = None
     function_call: Literal["none", "auto"] | None = None
     # how the policy samples
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

@@ -230,12 +230,10 @@ class EpisodeJob:
                 if turn.message is None:
                     new = [] if episode.done else [episode.malformed(turn.text)]
                 else:
-                    step: Callable[[Message], Any] = episode.step
                     self._acting = self._would_act(turn.message)
                     # tools may wait for other systems, so they run in a thread
-                    seen = await asyncio.to_thread(step, turn.message)
+                    new = await asyncio.to_thread(episode.step, turn.message)
                     self._acting = False
-                    new = seen if isinstance(seen, list) else [seen] if seen else []
         except BackendError as failure:
             if failure.kind == "refused" and sampling != Sampling(sampling.seed, sampling.temperature, self._budget):
                 said = "the model's server does not accept this request"  # which is the client's, in part
@@ -256,7 +254,7 @@ class EpisodeJob:
         if self._words is not None and "prompt" not in payload:
             said = {**payload, "prompt": self._words}
             reset: Any = getattr(self._factory.workflow.environment, "reset", None)
-            names_it = "prompt" in inspect.signature(reset).parameters
+            names_it = callable(reset) and "prompt" in inspect.signature(reset).parameters
             tried = [said] if names_it else [payload, said]
         *first, last = tried
         for one in first:
