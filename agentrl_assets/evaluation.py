@@ -9,7 +9,7 @@ from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import counts, materialized, percent, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import Artifact, canonical_json, read_jsonl, write_jsonl
-from agentrl_resources.workflow import Task, Workflow
+from agentrl_resources.workflow import Task, Workflow, request_of
 
 SUITES = ("capability", "adversarial")
 _SIZES = ("evaluation.capability_tasks", "evaluation.adversarial_tasks")
@@ -133,7 +133,7 @@ def _archived(suite: Artifact) -> dict[str, list[dict[str, Any]]]:
 
 
 def _request(workflow: Workflow, task: Task) -> str:
-    return _without_numbers(workflow.environment().reset(**task.payload))
+    return _without_numbers(request_of(workflow, task))
 
 
 def _without_numbers(text: str) -> str:

@@ -182,10 +182,10 @@ def _raw_rows(folder: Path) -> list[RawRow]:
 
 
 def _rules(workspace: Workspace) -> CleaningRules:
-    from agentrl_resources.workflow import tool_schemas
+    from agentrl_resources.workflow import EpisodeFactory
 
     workflow, options = workspace.workflow, workspace.settings.preferences
-    functions = [schema["function"] for schema in tool_schemas(workflow.environment)]
+    functions = [schema["function"] for schema in EpisodeFactory(workflow).tools]
     return CleaningRules(
         rubric_weights=workflow.rubric.weights,
         tool_schemas={function["name"]: function["parameters"] for function in functions},

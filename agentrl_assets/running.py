@@ -156,13 +156,13 @@ def _failure(event: dg.DagsterEvent) -> str | None:
     error = data.error
     if error.cls_name == "DagsterExecutionInterruptedError":
         return f"{event.step_key}: interrupted. Run again: what is finished is kept."
-    while error.cause is not None:
+    while error.cause is not None and error.cls_name != AgentRLError.__name__:  # what is said to people is enough
         error = error.cause
     if error.cls_name == "DagsterAssetCheckFailedError":
         return None
     message = error.message.strip()
     if error.cls_name == AgentRLError.__name__:
-        message = message.rpartition(f"{error.cls_name}: ")[2]
+        message = message.partition(f"{error.cls_name}: ")[2]
     return f"{event.step_key}: {message}"
 
 

@@ -8,11 +8,12 @@ MAX_DEPTH = 100
 """How deep JSON may be nested: far above any chat message, far below what Python can walk through."""
 
 
-def parse_json(text: str, *, unique_keys: bool = False) -> Any:
+def parse_json(text: str, *, unique_keys: bool = False, halves: bool = False) -> Any:
     """`json.loads` without what JSON does not have: NaN, infinities, half surrogate pairs.
 
     Also refused: what is nested deeper than `MAX_DEPTH`, numbers that no 64-bit float can hold, and, with
-    `unique_keys`, an object that says two things of one key. Raises ValueError, whatever the text is.
+    `unique_keys`, an object that says two things of one key. With `halves` half a pair is taken, for a caller that puts
+    pieces together. Raises ValueError, whatever the text is.
     """
     pairs = _one_value_a_key if unique_keys else None
     try:
@@ -23,7 +24,7 @@ def parse_json(text: str, *, unique_keys: bool = False) -> Any:
         raise ValueError("nested too deeply") from error
     if text.count("{") + text.count("[") > MAX_DEPTH and depth(value) > MAX_DEPTH:
         raise ValueError("nested too deeply")
-    if "\\ud" in text.lower():
+    if not halves and "\\ud" in text.lower():
         json.dumps(value, ensure_ascii=False).encode()
     return value
 

@@ -38,8 +38,9 @@ async def play(engine: Engine, parts: Any, task: Task, seed: int, temperature: f
         if conversation.sampled >= BUDGET or written[-1] not in harmony.turn_ends:
             break
         message = harmony.parse(written)
-        observation = episode.malformed(harmony.tokenizer.decode(written)) if message is None else episode.step(message)
-        waiting = harmony.observation(observation) if observation is not None else []
+        malformed = message is None
+        seen = [episode.malformed(harmony.tokenizer.decode(written))] if malformed else episode.step(message)
+        waiting = harmony.observation(*seen) if seen else []
     engine.close(conversation)
     return ids
 

@@ -195,7 +195,7 @@ def test_the_environment_is_one_for_trl(factory):
 def test_a_call_that_is_refused_or_fails_is_a_counted_error_that_the_agent_sees(factory, tasks, name, arguments, error):
     episode = factory.start(tasks["train"][0])
     call = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    observation = episode.step({"role": "assistant", "tool_calls": [call]})
+    (observation,) = episode.step({"role": "assistant", "tool_calls": [call]})
     assert error in observation["content"]["error"]
     assert episode.transcript.tool_errors == 1
     assert not episode.done

@@ -1,13 +1,11 @@
 """What Prometheus reads of the gateway: counts, times and shares, never what anybody said."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from agentrl_resources.gateway.channels import Channel
 from agentrl_resources.telemetry import RunRecord
-
-if TYPE_CHECKING:
-    from agentrl_resources.gateway.service import Channel
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -50,7 +48,7 @@ class Metrics:
         self.cost.labels(channel).inc(record.cost or 0.0)
         self.seconds.labels(channel).observe((record.duration_ms or 0.0) / 1000)
 
-    def channels(self, champion: "Channel | None", canary: "Channel | None") -> None:
+    def channels(self, champion: Channel | None, canary: Channel | None) -> None:
         """Says which release each channel serves."""
         self.share.set(canary.percent if canary else 0.0)
         self.release.clear()

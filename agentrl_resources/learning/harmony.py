@@ -71,9 +71,9 @@ class Harmony:
         encoded = [self.ids(text) for text, _ in self._segments(messages)]
         return [token for ids in encoded for token in ids] + self.ids(_ASSISTANT)
 
-    def observation(self, message: Message) -> list[int]:
-        """What the agent reads after a tool call, `<|start|>assistant` included."""
-        return self.ids(self._observation_text(message) + _ASSISTANT)
+    def observation(self, *messages: Message) -> list[int]:
+        """What the agent reads after its tool calls, `<|start|>assistant` included."""
+        return self.ids("".join(map(self._observation_text, messages)) + _ASSISTANT)
 
     def encode(self, messages: Sequence[Message], first_chosen: int = 0) -> Encoded:
         """A whole conversation exactly as an agent would have seen and written it.

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentrl_resources.learning.batching import upcast
 from agentrl_resources.learning.harmony import Harmony
-from agentrl_resources.workflow import Episode, EpisodeFactory, Message, Task
+from agentrl_resources.workflow import Episode, EpisodeFactory, Message, Task, ToolThread
 
 _MASKS = ("full_attention", "sliding_attention")
 COMPACT_BELOW = 0.8
@@ -71,6 +71,7 @@ class Sampler:
         self.model = model
         self.harmony = harmony
         self.factory = factory
+        self._tool_thread = ToolThread()
 
     def play(
         self,
@@ -135,7 +136,7 @@ class Sampler:
     def _open(self, task: Task, seed: int) -> _Row:
         import numpy as np
 
-        episode = self.factory.start(task)
+        episode = self.factory.start(task, self._tool_thread)
         uniforms = np.random.default_rng(seed).random(self._budget + 1, dtype=np.float32)
         prompt = self.harmony.prompt(episode.transcript.messages)
         return _Row(SampledEpisode(task, seed, episode), deque(prompt), uniforms)
@@ -200,10 +201,10 @@ class Sampler:
         message: Message | None = self.harmony.parse(turn)
         episode = row.sampled.episode
         if message is None:
-            observation: Message | None = episode.malformed(self.harmony.tokenizer.decode(turn))
+            observations = [episode.malformed(self.harmony.tokenizer.decode(turn))]
         else:
-            observation = episode.step(message)
+            observations = episode.step(message)
         if row.sampled.tokens_out >= self._budget:
             episode.stop()
-        if observation is not None and not row.done:
-            row.pending.extend(self.harmony.observation(observation))
+        if observations and not row.done:
+            row.pending.extend(self.harmony.observation(*observations))

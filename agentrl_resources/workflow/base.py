@@ -48,11 +48,25 @@ class Outcome:
 
 @dataclass
 class Transcript:
-    """What happened in one episode: the messages as the agent saw and wrote them, and every tool call."""
+    """What happened in one episode: the messages as the agent saw and wrote them, and every tool call.
+
+    `opening` counts the messages that stood there before the agent's first turn.
+    """
 
     messages: list[Message] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
     final_answer: str | None = None
+    opening: int = 2
+
+    @property
+    def prompt(self) -> list[Message]:
+        """What the agent was asked, without the workflow's instructions."""
+        return self.messages[1 : self.opening]
+
+    @property
+    def completion(self) -> list[Message]:
+        """What the agent did, and what it saw of it."""
+        return self.messages[self.opening :]
 
     @property
     def tool_errors(self) -> int:
@@ -92,8 +106,9 @@ class Workflow(Protocol):
     """One agent workflow: everything that AgentRL needs to know about it.
 
     `environment` follows TRL's `environment_factory` convention: a class that is constructed without arguments, whose
-    `reset(**payload)` returns the user's request, whose other public methods are the tools, and which may have
-    `get_reward()`.
+    other public methods are the tools (of which the tool policy names those that are offered), and which may have
+    `get_reward()`. What `reset(**payload)` returns is appended to the payload's `prompt` (text, or messages); each of
+    the two may be missing. All of them may be coroutine functions.
     """
 
     name: str
@@ -108,8 +123,8 @@ class Workflow(Protocol):
     """Whether `verify` can judge a run of real traffic as it ends. If not, outcomes come later, as feedback."""
 
     @property
-    def environment(self) -> type:
-        """The environment class."""
+    def environment(self) -> Callable[[], Any]:
+        """The environment class, or what makes an environment."""
         ...
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
@@ -117,7 +132,10 @@ class Workflow(Protocol):
         ...
 
     def verify(self, environment: Any, transcript: Transcript) -> Outcome:
-        """Judges a finished episode: success and safety by the environment's final state and the final answer."""
+        """Judges a finished episode: success and safety by the environment's final state and the final answer.
+
+        It runs where the tools run, and may be a coroutine function too.
+        """
         ...
 
     def scripted_agents(self, task: Task) -> Mapping[str, Agent]:

@@ -1,59 +1,64 @@
 """One episode of a workflow, turn by turn: whoever plays the agent, scripted or sampled, plays it through here."""
 
+import threading
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Agent, Message, Outcome, Task, Transcript, Workflow
-from agentrl_resources.workflow.sandbox import Sandbox, ToolCall, argument_validators, tool_schemas
+from agentrl_resources.workflow.opening import opening
+from agentrl_resources.workflow.sandbox import Sandbox, ToolCall
+from agentrl_resources.workflow.tool_thread import CutError, ToolThread, settled
+from agentrl_resources.workflow.tools import Tool, read_tools
 
 
 class Episode:
     """A running episode. Feed it assistant messages with `step` until `done`; then ask for the `outcome`."""
 
-    def __init__(self, workflow: Workflow, task: Task, validators: Mapping[str, Any]) -> None:
+    def __init__(self, workflow: Workflow, task: Task, tools: Mapping[str, Tool], thread: ToolThread) -> None:
         self._workflow = workflow
+        self._thread = thread
         self.task = task
-        self._environment = workflow.environment()
-        # TRL's convention: without a text of its own, the environment leaves the task's prompt as it is
-        request = self._environment.reset(**task.payload) or task.payload.get("prompt")
-        if not isinstance(request, str):
-            raise AgentRLError(
-                f"task {task.task_id}: {workflow.environment.__name__}.reset() returned no text, and the payload "
-                "has no `prompt` that is text. Give the request in one of the two."
-            )
-        self._sandbox = Sandbox(self._environment, workflow.tool_policy, validators)
-        self.transcript = Transcript(
-            [{"role": "system", "content": workflow.instructions}, {"role": "user", "content": request}]
-        )
+        self._environment, messages = begin(workflow, task, thread)
+        self._sandbox = Sandbox(self._environment, workflow.tool_policy, tools, thread)
+        instructions = {"role": "system", "content": workflow.instructions}
+        self.transcript = Transcript([instructions, *messages], opening=1 + len(messages))
         self.done = False
 
-    def step(self, message: Message) -> Message | None:
-        """Takes the agent's next message; returns the tool's observation, or None when the episode is over.
+    def step(self, message: Message) -> list[Message]:
+        """Takes the agent's next message, and runs its tool calls in their order; returns what the agent sees of them,
+        one message a call.
 
-        A message without `tool_calls` is the final answer.
+        A message without `tool_calls` is the final answer: nothing follows, and the episode is over.
         """
         self.transcript.messages.append(message)
-        if not message.get("tool_calls"):
-            self.transcript.final_answer = message["content"]
+        calls = message.get("tool_calls")
+        if not calls:
+            self.transcript.final_answer = message.get("content")
             self.done = True
-            return None
-        function = message["tool_calls"][0]["function"]
-        return self._observe(self._sandbox.call(function["name"], function["arguments"]))
+            return []
+        observations = []
+        for call in calls:
+            function = call.get("function") or {}
+            found = self._sandbox.call(str(function.get("name")), function.get("arguments"))
+            observations.append(self._observe(found, call.get("id")))
+        return observations
 
     def malformed(self, text: str) -> Message:
         """Records a turn that could not be read as a Harmony message: a tool error the agent gets to see."""
         self.transcript.messages.append({"role": "assistant", "content": text, "malformed": True})
-        return self._observe(ToolCall("malformed", text, None, "malformed message", 0.0))
+        return self._observe(ToolCall("malformed", text, None, "malformed message", 0.0), None)
 
     def stop(self) -> None:
         """Ends the episode without a final answer (token budget spent)."""
         self.done = True
 
-    def _observe(self, call: ToolCall) -> Message:
+    def _observe(self, call: ToolCall, call_id: str | None) -> Message:
         self.transcript.tool_calls.append(call)
         observation = {"role": "tool", "name": call.name, "content": call.observation}
+        if call_id is not None:
+            observation["tool_call_id"] = call_id
         self.transcript.messages.append(observation)
         if len(self.transcript.tool_calls) > self._workflow.tool_policy.max_calls:
             self.done = True
@@ -62,7 +67,8 @@ class Episode:
     @cached_property
     def outcome(self) -> Outcome:
         """The verifier's judgement; ask once the episode is done."""
-        return self._workflow.verify(self._environment, self.transcript)
+        # in the tools' thread: what an environment holds may belong to it
+        return self._thread.run(lambda: settled(self._workflow.verify(self._environment, self.transcript)))
 
     @property
     def handed_over(self) -> bool:
@@ -86,20 +92,70 @@ class Episode:
         return sum(call.name in names and call.error is None for call in self.transcript.tool_calls)
 
 
+def begin(workflow: Workflow, task: Task, thread: ToolThread) -> tuple[Any, list[Message]]:
+    """A fresh environment after its `reset`, and the messages that the task opens with (see `opening`).
+
+    Raises:
+        AgentRLError: there is nothing for an agent to read, or `reset` took longer than the tool policy's
+            `max_seconds`. What the environment raises is raised.
+    """
+
+    def opened() -> tuple[Any, Any]:
+        environment = workflow.environment()
+        said = settled(environment.reset(**task.payload))
+        return environment, said
+
+    seconds = workflow.tool_policy.max_seconds
+    where = getattr(workflow.environment, "__name__", "environment")
+    try:
+        environment, said = thread.run(opened, seconds)
+    except CutError:
+        raise AgentRLError(
+            f"task {task.task_id}: {where}.reset() was not done after {seconds:g} s. Allow more "
+            "in the tool policy's max_seconds, or mend what it waits for."
+        ) from None
+    try:
+        return environment, opening(task.payload.get("prompt"), said)
+    except AgentRLError as error:
+        raise AgentRLError(
+            f"task {task.task_id}: {where}.reset: {error}. Give the request in one of the two."
+        ) from error
+
+
+def request_of(workflow: Workflow, task: Task) -> str:
+    """What a task asks of the agent, as text: its user messages, one below the other."""
+    _, messages = begin(workflow, task, _mine.thread)
+    return "\n".join(message["content"] for message in messages if message["role"] == "user")
+
+
 class EpisodeFactory:
-    """Starts episodes of one workflow; holds what they share (tool schemas, compiled validators)."""
+    """Starts episodes of one workflow; holds what they share (the tools, with schemas and compiled validators).
+
+    AgentRLError when a tool that the policy names is missing, or cannot be described to a model.
+    """
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
-        self.tools = tool_schemas(workflow.environment)
-        self._validators = argument_validators(workflow.environment)
+        self._tools = read_tools(workflow.environment, workflow.tool_policy.rules)
+        self.tools = [tool.schema for tool in self._tools.values()]
 
-    def start(self, task: Task) -> Episode:
-        return Episode(self.workflow, task, self._validators)
+    def start(self, task: Task, thread: ToolThread | None = None) -> Episode:
+        """An episode whose tools run in a thread of its own, or in one that it shares with others that are played in
+        turns."""
+        return Episode(self.workflow, task, self._tools, thread or ToolThread())
 
     def play(self, task: Task, agent: Agent) -> Episode:
         """Plays a whole episode with a scripted agent."""
-        episode = self.start(task)
+        episode = self.start(task, _mine.thread)
         while not episode.done:
             episode.step(agent(episode.transcript.messages))
         return episode
+
+
+class _Mine(threading.local):
+    def __init__(self) -> None:
+        self.thread = ToolThread()
+
+
+_mine = _Mine()
+"""The thread for the tools of the episodes that the calling thread plays one after another."""

@@ -1,11 +1,15 @@
 """Finds a workflow by the name in `workflow.yaml`."""
 
 import importlib
+import inspect
+import traceback
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Workflow
+from agentrl_resources.workflow.protocol_check import check_workflow
 
 BUILT_IN = {"order_desk": "agentrl_resources.workflow.order_desk:OrderDeskWorkflow"}
 
@@ -18,15 +22,70 @@ def load_workflow(target: str, rubric: Path | None = None) -> Workflow:
         rubric: a rubric file to use in place of the workflow's own.
 
     Raises:
-        AgentRLError: no such workflow.
+        AgentRLError: no such workflow; its module cannot be imported; it lacks something that a workflow has.
     """
     place = BUILT_IN.get(target, target)
     module_name, _, class_name = place.partition(":")
     if not class_name:
         near = get_close_matches(target, BUILT_IN, n=1, cutoff=0.0)[0]
         raise AgentRLError(f"workflow `{target}` is neither built in (nearest: {near}) nor a `package.module:Class`.")
+    module = _module(target, module_name)
     try:
-        workflow_class = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise AgentRLError(f"workflow `{target}` cannot be loaded: {error}. Check name and PYTHONPATH.") from error
-    return workflow_class(rubric)
+        make = getattr(module, class_name)
+    except AttributeError as error:
+        near_names = get_close_matches(class_name, vars(module), n=1)
+        nearest = f" (nearest: {near_names[0]})" if near_names else ""
+        raise AgentRLError(
+            f"workflow `{target}` cannot be loaded: the module {module_name} ({module.__file__}) has no "
+            f"`{class_name}`{nearest}. Name a class that is there."
+        ) from error
+    workflow = _made(target, make, rubric)
+    check_workflow(workflow, target)
+    return workflow
+
+
+def _module(target: str, name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # a module runs any code when it is imported
+        parents = [name.rsplit(".", depth)[0] for depth in range(name.count(".") + 1)]
+        if isinstance(error, ModuleNotFoundError) and error.name in parents:
+            said = f"there is no module {error.name}. Check name and PYTHONPATH."
+        elif isinstance(error, TypeError | ValueError) and (not name or name.startswith(".")):
+            said = "that is no name of a module. Write `package.module:Class`."
+        else:
+            said = f"importing {name} failed: {type(error).__name__}: {error}{_place(error)}. Mend it there."
+        raise AgentRLError(f"workflow `{target}` cannot be loaded: {said}") from error
+
+
+def _place(error: BaseException) -> str:
+    """Where in the user's code it happened: the innermost place that is not Python's own import."""
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<frozen")]
+    inside = [one for one in frames if one.filename not in (__file__, importlib.__file__)]
+    if isinstance(error, SyntaxError) or not inside:  # says its place itself
+        return ""
+    return f" ({inside[-1].filename}, line {inside[-1].lineno})"
+
+
+def _made(target: str, make: Any, rubric: Path | None) -> Any:
+    takes = (
+        "Its constructor takes one argument, a rubric file or None: `def __init__(self, rubric: Path | None = None)`."
+    )
+    if not callable(make):
+        raise AgentRLError(
+            f"workflow `{target}` is an instance of {type(make).__name__}. Name its class, which is made from a "
+            "rubric file."
+        )
+    try:
+        inspect.signature(make).bind(rubric)
+    except TypeError as error:
+        raise AgentRLError(f"workflow `{target}` cannot be made: {error}. {takes}") from error
+    except ValueError:  # a class of C code has no signature
+        pass
+    try:
+        return make(rubric)
+    except AgentRLError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}{_place(error)}"
+        raise AgentRLError(f"workflow `{target}` cannot be made: {said}. {takes}") from error

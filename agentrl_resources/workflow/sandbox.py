@@ -4,10 +4,15 @@ A refused or failed call is a counted tool error that the agent sees as an obser
 an episode.
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from agentrl_resources.workflow.results import NoTextError, clean, snapshot
+from agentrl_resources.workflow.tool_thread import CutError, ToolThread, relayed, settled, text_of_error
+from agentrl_resources.workflow.tools import ArgumentsError, Tool
 
 SideEffect = Literal["read", "ask", "write", "hand_over"]
 """What a tool does to the world: nothing, disturbs the customer, changes an order, or calls in a human."""
@@ -23,12 +28,18 @@ class ToolRule:
 
 @dataclass(frozen=True)
 class ToolPolicy:
-    """The allow-list with its rules, and the budgets of one episode (calls, sampled tokens, seconds)."""
+    """The allow-list with its rules, and the budgets of one episode (calls, sampled tokens, seconds).
+
+    A call is cut after `max_call_seconds`, or after what is left of `max_seconds`; `reset` after `max_seconds`. Of a
+    result the agent sees so many characters.
+    """
 
     rules: Mapping[str, ToolRule]
     max_calls: int = 8
     max_tokens: int = 256
     max_seconds: float = 120.0
+    max_call_seconds: float = 60.0
+    max_result_characters: int = 20_000
 
     @property
     def acting_tools(self) -> frozenset[str]:
@@ -61,36 +72,18 @@ class ToolCall:
         }
 
 
-def tool_methods(environment: type) -> dict[str, Callable[..., Any]]:
-    """The tools of an environment class by TRL's convention: its public methods but `reset` and `get_reward`."""
-    import inspect
-
-    methods = inspect.getmembers(environment, predicate=inspect.isfunction)
-    return {name: method for name, method in methods if name[0] != "_" and name not in ("reset", "get_reward")}
-
-
-def tool_schemas(environment: type) -> list[dict[str, Any]]:
-    """OpenAI function schemas of an environment's tools, read from signatures and Google-style docstrings."""
-    from transformers.utils import get_json_schema
-
-    schemas = []
-    for method in tool_methods(environment).values():
-        schema = get_json_schema(method)
-        schema["function"].pop("return", None)
-        schema["function"]["parameters"]["additionalProperties"] = False
-        schemas.append(schema)
-    return schemas
-
-
 class Sandbox:
     """Stands between the agent and one environment instance for one episode."""
 
-    def __init__(self, environment: Any, policy: ToolPolicy, validators: Mapping[str, Any]) -> None:
+    def __init__(self, environment: Any, policy: ToolPolicy, tools: Mapping[str, Tool], thread: ToolThread) -> None:
         self._environment = environment
         self._policy = policy
-        self._validators = validators
+        self._tools = tools
+        self._thread = thread
         self._calls = 0
         self._started = time.perf_counter()
+        self._lost_before = thread.lost_seconds
+        self._lost_here = 0.0
         self.side_effects_begun = False
         """Whether a call that may change something outside has been let through, whatever became of it."""
 
@@ -101,35 +94,62 @@ class Sandbox:
         error = self.refusal(name, arguments)
         result = None
         if error is None:
-            self.side_effects_begun |= name in self._policy.acting_tools
-            try:
-                result = getattr(self._environment, name)(**arguments)
-            except Exception as failure:  # a tool may fail in any way: the agent sees it, the episode goes on
-                error = str(failure) or type(failure).__name__
+            result, error = self._run(name, arguments)
         return ToolCall(name, arguments, result, error, (time.perf_counter() - started) * 1000)
 
     def refusal(self, name: str, arguments: Any) -> str | None:
         """Why the policy refuses this call, or None."""
-        if name not in self._policy.rules:
+        if name not in self._policy.rules or name not in self._tools:
             return f"unknown tool {name}"
         if self._calls > self._policy.max_calls:
             return "call budget spent"
-        if time.perf_counter() - self._started > self._policy.max_seconds:
+        if self._seconds_left < 0:
             return "time budget spent"
-        mistake = next(self._validators[name].iter_errors(arguments), None)
-        if mistake is not None:
+        if not self._tools[name].allows(arguments):
             return "invalid arguments"
         for argument, limit in self._policy.rules[name].limits.items():
-            if arguments.get(argument, limit) > limit:
+            if not _within(arguments.get(argument), limit):
                 return f"{argument} above the limit"
         return None
 
+    def _run(self, name: str, arguments: Any) -> tuple[Any, str | None]:
+        """What the tool returned, or its error."""
+        try:
+            call = self._tools[name].call(self._environment, arguments)
+        except ArgumentsError:
+            return None, "invalid arguments"
+        limit = self._policy.max_result_characters
+        self.side_effects_begun |= name in self._policy.acting_tools
 
-def argument_validators(environment: type) -> dict[str, Any]:
-    """Compiled JSON-schema validators of the tools' arguments, by tool name; build once, use in every episode."""
-    from jsonschema import Draft202012Validator
+        def attempt() -> tuple[Any, str | None]:
+            try:
+                return snapshot(settled(call()), limit), None
+            except NoTextError as kind:
+                return None, f"the tool returned a {kind}, which is neither text nor JSON"
+            except BaseException as failure:  # a tool may fail in any way: the agent sees it, the episode goes on
+                failure = relayed(failure)
+                return None, clean(text_of_error(failure))[:limit] or type(failure).__name__
 
-    return {
-        schema["function"]["name"]: Draft202012Validator(schema["function"]["parameters"])
-        for schema in tool_schemas(environment)
-    }
+        seconds = min(self._policy.max_call_seconds, max(self._seconds_left, 0.0))
+        try:
+            return self._thread.run(attempt, seconds)
+        except CutError:
+            self._lost_here += seconds
+            return None, f"no answer within {seconds:.3g} s"
+
+    @property
+    def _seconds_left(self) -> float:
+        """Of the episode's time. What episodes that share the thread lost in calls that were cut is not of it."""
+        of_others = self._thread.lost_seconds - self._lost_before - self._lost_here
+        return self._policy.max_seconds - (time.perf_counter() - self._started - of_others)
+
+
+def _within(value: Any, limit: float) -> bool:
+    """Whether an argument is at most the limit. One that is left out is; one that is no number is not."""
+    if value is None:
+        return True
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return not math.isnan(number) and number <= limit

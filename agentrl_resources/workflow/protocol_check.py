@@ -1,0 +1,131 @@
+"""Whether an object is a workflow: asked when it is loaded, so that no stage finds out in the middle of its work."""
+
+import inspect
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.workflow.base import Prices, Workflow
+from agentrl_resources.workflow.rubric import Rubric
+from agentrl_resources.workflow.sandbox import ToolPolicy, ToolRule
+from agentrl_resources.workflow.tools import environment_class, tool_methods
+
+_VALUES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    "name": (str, "text, the workflow's name"),
+    "instructions": (str, "text, what the agent is told of its work"),
+    "tool_policy": (ToolPolicy, "a ToolPolicy, which names the tools that the agent may use"),
+    "rubric": (Rubric, "a Rubric, for example `load_rubric(path)`"),
+    "prices": (Prices, "Prices, for example `Prices()`"),
+    "hand_over_tools": (Collection, "a frozenset of names of tools, which may be empty"),
+    "clarifying_tools": (Collection, "a frozenset of names of tools, which may be empty"),
+    "judges_traffic": (bool, "True or False: whether `verify` can judge a run of real traffic"),
+}
+_METHODS = ("tasks", "verify", "scripted_agents", "historical_pairs", "prefer")
+
+
+def check_workflow(workflow: Any, target: str) -> None:
+    """Raises an AgentRLError that names every member which is missing or wrong, and what it should be.
+
+    What can only be read with heavy libraries (descriptions and schemas of tools) is left to `EpisodeFactory`.
+    """
+    wrong = [_value(workflow, name, *wanted) for name, wanted in _VALUES.items()]
+    wrong.append(_environment(workflow))
+    wrong += [_method(workflow, name) for name in _METHODS]
+    if not any(wrong):  # only then is there something to look into
+        wrong += _policy(workflow)
+    if any(wrong):
+        lines = "\n".join(f"  {one}" for one in wrong if one)
+        raise AgentRLError(f"workflow `{target}` is not complete (see agentrl_resources.workflow.Workflow):\n{lines}")
+
+
+def _value(workflow: Any, name: str, kind: Any, what: str) -> str | None:
+    try:
+        value = getattr(workflow, name)
+    except AttributeError:
+        return f"`{name}` is missing. It is {what}."
+    if inspect.isclass(value):
+        return f"`{name}` is the class {value.__name__}, not an instance. It is {what}."
+    names = kind is Collection
+    if not isinstance(value, kind) or value == "" or (names and not all(isinstance(one, str) for one in value)):
+        return f"`{name}` is {_short(value)}. It must be {what}."
+    if names and isinstance(value, str | Mapping):
+        return f"`{name}` is {_short(value)}. It must be {what}."
+    return None
+
+
+def _environment(workflow: Any) -> str | None:
+    what = "the environment class (TRL's convention: no arguments, `reset`, tools as public methods)"
+    if not hasattr(workflow, "environment"):
+        return f"`environment` is missing. It is {what}."
+    found = workflow.environment
+    if not callable(found):
+        return f"`environment` is {_short(found)}. It must be {what}, not an instance."
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        return f"`environment` cannot be made without arguments ({error}). It is {what}."
+    except ValueError:  # a class of C code has no signature
+        pass
+    if not inspect.isclass(found):
+        try:
+            environment_class(found)
+        except Exception as error:
+            return f"`environment` cannot be made: {type(error).__name__}: {error}."
+    if not callable(getattr(environment_class(found), "reset", None)):
+        return "`environment` has no method `reset`. It takes a task's payload as `**` and returns text or None."
+    return None
+
+
+def _method(workflow: Any, name: str) -> str | None:
+    wanted = list(inspect.signature(getattr(Workflow, name)).parameters)[1:]
+    shape = f"`{name}({', '.join(wanted)})`"
+    method = getattr(workflow, name, None)
+    if method is None:
+        return f"{shape} is missing."
+    if not callable(method):
+        return f"`{name}` is {_short(method)}. It must be the method {shape}."
+    try:
+        inspect.signature(method).bind(*wanted)
+    except TypeError as error:
+        return f"{shape} cannot be called with these arguments ({error})."
+    except ValueError:
+        pass
+    return None
+
+
+def _policy(workflow: Any) -> list[str]:
+    rules = workflow.tool_policy.rules
+    wrong = [
+        f'`tool_policy` has {_short(rule)} for `{name}`. It must be a ToolRule, for example `ToolRule("read")`.'
+        for name, rule in rules.items()
+        if not isinstance(rule, ToolRule)
+    ]
+    try:
+        methods = tool_methods(workflow.environment, rules)
+    except AgentRLError as error:
+        wrong += [f"`tool_policy`: {line}" for line in str(error).splitlines()]
+        methods = {}
+    for name, method in methods.items():
+        parameters = inspect.signature(method).parameters.values()
+        takes = {one.name for one in parameters}
+        if not wrong and not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            wrong += [
+                f"`tool_policy` limits `{argument}` of `{name}`, which has no such argument."
+                for argument in rules[name].limits
+                if argument not in takes
+            ]
+    for member in ("hand_over_tools", "clarifying_tools"):
+        wrong += [
+            f"`{member}` names `{name}`, for which `tool_policy` has no rule."
+            for name in sorted(getattr(workflow, member))
+            if name not in rules
+        ]
+    return wrong
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
