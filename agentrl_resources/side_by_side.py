@@ -65,7 +65,7 @@ def _gather(ends: Sequence[Connection], heard: Callable[[int, Any], None]) -> li
     results: dict[int, Any] = {}
     while len(results) < len(ends):
         for end in wait([end for number, end in enumerate(ends) if number not in results]):
-            number = ends.index(end)  # type: ignore[arg-type]
+            number = ends.index(end)
             try:
                 kind, content = ends[number].recv()
             except EOFError:
