@@ -10,7 +10,7 @@ import openai
 import pytest
 from fake_openai import Fake, fake_server, says
 from gateways import WORKFLOW, client, running, settings_with
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentrl_resources.files import ArtifactStore
@@ -151,6 +151,7 @@ stops = st.lists(st.text("ab#", min_size=1, max_size=4), max_size=3)
 
 
 @given(pieces=st.lists(letters, max_size=8), stops=stops)
+@example(pieces=["#", "a", "a"], stops=["a", "#aa"])
 def test_a_text_in_pieces_ends_where_the_whole_text_ends(pieces: Sequence[str], stops: Sequence[str]) -> None:
     """And nothing is held back that no stop sequence can begin with."""
     sent: list[str] = []

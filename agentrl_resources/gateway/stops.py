@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 
 def until(text: str, stops: Sequence[str]) -> str:
-    """The text before the first of the stop sequences in it."""
-    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
+    """The text before the stop sequence that is complete first, as whoever reads it letter by letter ends it."""
+    found = [(text.index(stop), stop) for stop in stops if stop in text]
+    return text[: min(found, key=lambda one: (one[0] + len(one[1]), one[0]))[0]] if found else text
 
 
 class StoppedText:
