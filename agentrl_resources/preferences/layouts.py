@@ -51,6 +51,7 @@ _STRENGTHS = ("overall_preference", "preference_strength")
 _A_NOUN = (
     r"(?:(?:model|response|answer|assistant|option|output|completion|conversation|candidate|reply|summary)[ _-]?)?"
 )
+_MARK = re.compile(rf"{_A_NOUN}(?:a|b|0|1|2)")
 _NOTHING = ("nan", "none", "null", "<na>", "n/a")  # what exports make of an empty cell
 _TIES = ("tie", "both", "both bad", "equal", "same", "draw", "neither")
 
@@ -133,9 +134,8 @@ def has_sides(data: Mapping[str, Any]) -> bool:
 
 def sides(row: Columns) -> tuple[Any, Any]:
     """The better and the worse answer, as they stand. Raises `Refused`: a missing side, a tie, an unknown verdict."""
-    marked = "chosen" in row and any(one in row and two in row for one, two, _ in _CANDIDATES)
     for good, bad in SIDES:
-        if good in row and bad in row and not (marked and _is_mark(row.given[good])):
+        if good in row and bad in row and not _is_mark(row.given[good], row):
             _check_label(row)
             return row[good], row[bad]
     if found := _candidates(row):
@@ -165,11 +165,15 @@ def _check_label(row: Columns) -> None:
         raise Refused(Reason.UNREADABLE, f"The label is {label[:80]!r}; it may be 'chosen' or 'tie'.")
 
 
-def _is_mark(value: Any) -> bool:
-    """Whether `chosen` names one of the two answers (`A`, `response_b`, 1) and holds none."""
-    return not isinstance(value, list | dict) and bool(
-        re.fullmatch(rf"{_A_NOUN}(?:a|b|0|1|2)", str(value).strip().lower())
-    )
+def _is_mark(value: Any, row: Columns) -> bool:
+    """Whether `chosen` names one of two answers in other columns (`A`, `response_b`, 1) and holds none."""
+    if (
+        isinstance(value, list | dict)
+        or (isinstance(value, str) and len(value) > 20)
+        or not _MARK.fullmatch(str(value).strip().lower())
+    ):
+        return False
+    return any(one in row and two in row for one, two, _ in _CANDIDATES)
 
 
 # --- two answers and a verdict ----------------------------------------------------------------------------------------
@@ -335,7 +339,7 @@ def offered_tools(data: Mapping[str, Any]) -> set[str]:
 
 def unused_columns(data: Mapping[str, Any]) -> Iterator[str]:
     """Columns of a row that say something, and that nothing here reads."""
-    return (name for name, value in data.items() if given(value) and _plain_name(name) not in _READ)
+    return (str(name) for name, value in data.items() if given(value) and _plain_name(name) not in _READ)
 
 
 def _is_rounds(value: Any) -> bool:
