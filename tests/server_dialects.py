@@ -28,6 +28,9 @@ TEXT: dict[str, bytes] = {  # each says the same
     "data in several lines": sse(*(
         b"".join(b"data: " + line.encode() + b"\n" for line in json.dumps(one, indent=1).splitlines()) + b"\n"
         for one in ALL[:-1]), DONE),
+    "CR LF, data in several lines": sse(*(
+        b"".join(b"data: " + line.encode() + b"\r\n" for line in json.dumps(one, indent=1).splitlines()) + b"\r\n"
+        for one in ALL[:-1]), DONE),
     "no empty lines between events": sse(*ALL[:-1], end=b"\n") + b"data: [DONE]",
     "objects line by line": sse(*ALL[:-1], end=b"\n").replace(b"data: ", b""),
     "no last empty line": sse(*HELLO, END, USED)[:-2],

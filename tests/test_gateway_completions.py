@@ -25,6 +25,7 @@ def test_every_dialect_says_the_same(dialect: str) -> None:
 @given(st.sampled_from(sorted(TEXT)), st.lists(st.integers(0, 4000)))
 @settings(deadline=None, max_examples=150)
 @example("CR LF", list(range(3000)))
+@example("CR LF, data in several lines", list(range(3000)))
 @example("byte order mark, streamed", list(range(3000)))
 def test_where_the_bytes_are_cut_does_not_matter(dialect: str, cuts: list[int]) -> None:
     data = TEXT[dialect]
