@@ -102,7 +102,8 @@ def begin(workflow: Workflow, task: Task, thread: ToolThread) -> tuple[Any, list
 
     def opened() -> tuple[Any, Any]:
         environment = workflow.environment()
-        said = settled(environment.reset(**task.payload))
+        # a copy, as TRL's rows are: another episode of the task begins with what this one may change
+        said = settled(environment.reset(**{name: _copied(value) for name, value in task.payload.items()}))
         return environment, said
 
     seconds = workflow.tool_policy.max_seconds
@@ -120,6 +121,12 @@ def begin(workflow: Workflow, task: Task, thread: ToolThread) -> tuple[Any, list
         raise AgentRLError(
             f"task {task.task_id}: {where}.reset: {error}. Give the request in one of the two."
         ) from error
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copied(one) for name, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list) else value
 
 
 def request_of(workflow: Workflow, task: Task) -> str:

@@ -8,7 +8,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Prices, Workflow
 from agentrl_resources.workflow.rubric import Rubric
 from agentrl_resources.workflow.sandbox import ToolPolicy, ToolRule
-from agentrl_resources.workflow.tools import environment_class, tool_methods
+from agentrl_resources.workflow.tools import tool_methods
 
 _VALUES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "name": (str, "text, the workflow's name"),
@@ -39,10 +39,12 @@ def check_workflow(workflow: Any, target: str) -> None:
 
 
 def _value(workflow: Any, name: str, kind: Any, what: str) -> str | None:
+    if not hasattr(type(workflow), name) and not hasattr(workflow, name):
+        return f"`{name}` is missing. It is {what}."
     try:
         value = getattr(workflow, name)
-    except AttributeError:
-        return f"`{name}` is missing. It is {what}."
+    except Exception as error:  # a property runs any code
+        return f"`{name}` cannot be read ({type(error).__name__}: {error}). It is {what}."
     if inspect.isclass(value):
         return f"`{name}` is the class {value.__name__}, not an instance. It is {what}."
     names = kind is Collection
@@ -55,9 +57,13 @@ def _value(workflow: Any, name: str, kind: Any, what: str) -> str | None:
 
 def _environment(workflow: Any) -> str | None:
     what = "the environment class (TRL's convention: no arguments, `reset`, tools as public methods)"
-    if not hasattr(workflow, "environment"):
-        return f"`environment` is missing. It is {what}."
-    found = workflow.environment
+    if _inherited(workflow, "environment") or not hasattr(type(workflow), "environment"):
+        if "environment" not in getattr(workflow, "__dict__", {}):
+            return f"`environment` is missing. It is {what}."
+    try:
+        found = workflow.environment
+    except Exception as error:  # a property runs any code
+        return f"`environment` cannot be read ({type(error).__name__}: {error}). It is {what}."
     if not callable(found):
         return f"`environment` is {_short(found)}. It must be {what}, not an instance."
     try:
@@ -66,21 +72,19 @@ def _environment(workflow: Any) -> str | None:
         return f"`environment` cannot be made without arguments ({error}). It is {what}."
     except ValueError:  # a class of C code has no signature
         pass
-    if not inspect.isclass(found):
-        try:
-            environment_class(found)
-        except Exception as error:
-            return f"`environment` cannot be made: {type(error).__name__}: {error}."
-    if not callable(getattr(environment_class(found), "reset", None)):
-        return "`environment` has no method `reset`. It takes a task's payload as `**` and returns text or None."
     return None
+
+
+def _inherited(workflow: Any, name: str) -> bool:
+    """Whether a class that names the protocol as its base has left a member to it, which does nothing."""
+    return inspect.getattr_static(type(workflow), name, None) is inspect.getattr_static(Workflow, name)
 
 
 def _method(workflow: Any, name: str) -> str | None:
     wanted = list(inspect.signature(getattr(Workflow, name)).parameters)[1:]
     shape = f"`{name}({', '.join(wanted)})`"
     method = getattr(workflow, name, None)
-    if method is None:
+    if method is None or _inherited(workflow, name):
         return f"{shape} is missing."
     if not callable(method):
         return f"`{name}` is {_short(method)}. It must be the method {shape}."
@@ -100,11 +104,12 @@ def _policy(workflow: Any) -> list[str]:
         for name, rule in rules.items()
         if not isinstance(rule, ToolRule)
     ]
-    try:
-        methods = tool_methods(workflow.environment, rules)
-    except AgentRLError as error:
-        wrong += [f"`tool_policy`: {line}" for line in str(error).splitlines()]
-        methods = {}
+    methods: Mapping[str, Any] = {}
+    if inspect.isclass(workflow.environment):  # what makes environments is only asked for one when there is work
+        try:
+            methods = tool_methods(workflow.environment, rules)
+        except AgentRLError as error:
+            wrong += [f"`tool_policy`: {line}" for line in str(error).splitlines()]
     for name, method in methods.items():
         parameters = inspect.signature(method).parameters.values()
         takes = {one.name for one in parameters}

@@ -19,6 +19,7 @@ DONE = "done"
 CUT = "... (cut)"
 """Stands where a result was too long, nested too deeply, or holds itself."""
 MAX_DEPTH = 40
+_LONGEST_KEY = 1000
 _ADDRESS = re.compile(r"<.* at 0x[0-9a-fA-F]+.*>", re.DOTALL)
 """A text that says nothing but where in memory something lies."""
 
@@ -90,22 +91,19 @@ class _Copy:
             return self._text(value.isoformat())
         if isinstance(value, BaseException):
             return self._text(f"{type(value).__name__}: {value}".removesuffix(": "))
-        if isinstance(value, type | io.IOBase):
-            return self._text(str(value))
-        fields = _fields(value)
-        if fields is not None:
-            return self._object(fields, inside)
-        items = _items(value)
-        if items is not None:
-            return self._list(items, inside)
-        if (plain := _plain(value)) is not value:
-            return self.of(plain, inside)
+        if not isinstance(value, type | io.IOBase):  # a file would be read to its end
+            if (fields := _fields(value)) is not None:
+                return self._object(fields, inside)
+            if (items := _items(value)) is not None:
+                return self._list(items, inside)
+            if (plain := _plain(value)) is not value:
+                return self.of(plain, inside)
         text = str(value)
         if not _ADDRESS.fullmatch(text):
             return self._text(text)
         attributes = {name: one for name, one in getattr(value, "__dict__", {}).items() if name[0] != "_"}
         if not attributes or callable(value):
-            raise NoTextError(f"{type(value).__name__}")
+            raise NoTextError(type(value).__name__)
         return self._object(attributes.items(), inside)
 
     def _text(self, text: str) -> str:
@@ -142,7 +140,7 @@ class _Copy:
             if self._left <= 0:
                 copied["..."] = CUT
                 break
-            name = key if type(key) is str and key.isascii() else _name(key)
+            name = key if type(key) is str and len(key) < _LONGEST_KEY and key.isascii() else _name(key)
             self._left -= len(name) + 4
             while name in copied:  # 1 and "1" are two keys in Python
                 name = f"{name} ({type(key).__name__})"
@@ -152,7 +150,7 @@ class _Copy:
 
 def _name(key: Any) -> str:
     """A key as JSON's text: as `json.dumps` writes it where it does."""
-    plain = _Copy(1000).of(key, ())
+    plain = _Copy(_LONGEST_KEY).of(key, ())
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False, sort_keys=True)
 
 
@@ -185,7 +183,7 @@ def _order(item: Any) -> tuple[str, Any]:
     """Numbers by size, everything else by its text."""
     if isinstance(item, int | float) and item == item:
         return ("", item)
-    return (type(item).__name__, json.dumps(_Copy(1000).of(item, ()), ensure_ascii=False, sort_keys=True))
+    return (type(item).__name__, json.dumps(_Copy(_LONGEST_KEY).of(item, ()), ensure_ascii=False, sort_keys=True))
 
 
 def _plain(value: Any) -> Any:

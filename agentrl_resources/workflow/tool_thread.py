@@ -45,7 +45,7 @@ class ToolThread:
             seconds: how long it may take.
 
         Raises:
-            CutError: the time is up. The next call gets a fresh thread.
+            CutError: the time is up. The next call gets a fresh thread, unless it was awaited: that can be ended.
         """
         if self._thread is None or not self._thread.is_alive():
             self._start()
@@ -59,20 +59,22 @@ class ToolThread:
         try:
             if job.error is not None:
                 raise job.error
-            return job.result  # type: ignore[no-any-return]
+            return job.result
         finally:
             job.error = None  # it holds this frame, and the frame holds it
 
     def _start(self) -> None:
-        self._jobs = jobs = SimpleQueue()
+        jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs = jobs
         self._thread = threading.Thread(target=_serve, args=(jobs,), name="agentrl-tools", daemon=True)
         self._thread.start()
         weakref.finalize(self, jobs.put, None).atexit = False
 
     def _leave(self, job: "_Job") -> None:
-        self._jobs.put(None)  # its thread ends once the call comes back, if it ever does
-        self._thread = None
         job.cancel()
+        if job.awaited is None or not job.done.acquire(timeout=_STUCK_SECONDS):
+            self._jobs.put(None)  # its thread ends once the call comes back, if it ever does
+            self._thread = None
 
 
 class _Job:

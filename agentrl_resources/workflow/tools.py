@@ -6,6 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
@@ -37,8 +38,9 @@ class _Argument:
         return None if value is None and self.parameter.default is None else self._one(value)
 
     def _one(self, value: Any) -> Any:
+        value = _whole(value, self.shown)
         if self.adapter is None:
-            return _whole(value, self.shown)
+            return value
         try:
             return self.adapter.validate_json(json.dumps(value), strict=True)
         except Exception as error:  # a class may refuse in any way
@@ -102,6 +104,8 @@ def tool_methods(environment: Any, names: Iterable[str]) -> dict[str, Callable[.
         for name in wanted
         if name not in _public(methods)
     ]
+    if "reset" not in methods:
+        wrong.insert(0, f"{kind.__name__} has no method `reset`. It takes a task's payload and returns text or None.")
     wrong += [f"tool `{name}`: {one}" for name in wanted if name in _public(methods) for one in _lacks(methods[name])]
     if wrong:
         raise AgentRLError("\n".join(wrong))
@@ -192,10 +196,28 @@ def _described(hint: Any, text: str) -> tuple[Schema, Any]:
     except TypeHintParsingException:
         from pydantic import TypeAdapter
 
-        adapter = TypeAdapter(hint)
+        adapter = TypeAdapter(_readable(hint))
         schema = adapter.json_schema()
         inlined = _inlined(schema, schema.pop("$defs", {}))
         return inlined | {"description": text or inlined.get("description", "")}, adapter
+
+
+def _readable(hint: Any) -> Any:
+    """The hint with every `typing.TypedDict` in it as the one of typing_extensions, which pydantic wants."""
+    import typing
+
+    import typing_extensions
+
+    if typing.is_typeddict(hint) and type(hint).__module__ == "typing":
+        needed = {name: name in hint.__required_keys__ for name in hint.__annotations__}
+        fields = {name: _readable(one) for name, one in typing.get_type_hints(hint).items()}
+        marked = {name: one if needed[name] else typing_extensions.NotRequired[one] for name, one in fields.items()}
+        return typing_extensions.TypedDict(hint.__name__, marked)  # type: ignore[operator]
+    origin, inside = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal or not inside:
+        return hint
+    inside = tuple(map(_readable, inside))
+    return typing.Union[inside] if origin in (typing.Union, UnionType) else origin[inside]  # noqa: UP007
 
 
 def _inlined(schema: Any, definitions: Mapping[str, Any], around: tuple[str, ...] = ()) -> Any:
@@ -237,6 +259,8 @@ def _as_shown(argument: _Argument) -> Schema:
 
 def _as_checked(argument: _Argument) -> Schema:
     """The schema as a validator understands it. A default of None allows null, whatever the annotation says."""
+    if argument.adapter is not None:  # which checks by itself
+        return {"type": "array"} if argument.parameter.kind is inspect.Parameter.VAR_POSITIONAL else {}
     schema: Schema = _strict(_as_shown(argument))
     return {"anyOf": [schema, {"type": "null"}]} if argument.parameter.default is None else schema
 
