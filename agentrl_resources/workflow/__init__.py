@@ -6,6 +6,7 @@ from agentrl_resources.workflow.loading import load_workflow
 from agentrl_resources.workflow.rubric import Rubric, load_rubric
 from agentrl_resources.workflow.sandbox import ToolCall, ToolPolicy, ToolRule
 from agentrl_resources.workflow.tool_thread import ToolThread
+from agentrl_resources.workflow.tools import tool_schemas
 
 __all__ = [
     "Agent",
@@ -26,4 +27,5 @@ __all__ = [
     "load_rubric",
     "load_workflow",
     "request_of",
+    "tool_schemas",
 ]

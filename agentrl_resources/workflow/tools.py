@@ -131,6 +131,16 @@ def read_tools(environment: Any, names: Iterable[str]) -> dict[str, Tool]:
     return tools
 
 
+def tool_schemas(environment: Any) -> list[Schema]:
+    """OpenAI's function schemas of all the tools that an environment has, whatever a policy allows.
+
+    Raises:
+        AgentRLError: as `read_tools`.
+    """
+    methods = dict(inspect.getmembers(environment_class(environment), predicate=inspect.isfunction))
+    return [tool.schema for tool in read_tools(environment, _public(methods)).values()]
+
+
 def _public(methods: Mapping[str, Any]) -> list[str]:
     return [name for name in methods if name[0] != "_" and name not in _CONVENTION]
 
