@@ -31,7 +31,7 @@ canary = dg.define_asset_job(
 reliability = dg.define_asset_job(
     "reliability",
     dg.AssetSelection.groups("telemetry", "reliability"),
-    description="Runs into the warehouse, the marts, and the score of a week.",
+    description="Runs into the warehouse, the marts, and the score of a week and of those that have changed.",
 )
 
 
@@ -42,7 +42,7 @@ reliability = dg.define_asset_job(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 def weekly_reliability_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """On Monday at 06:00 UTC, the score of the week that has just ended."""
+    """On Monday at 06:00 UTC, the score of the week that has just ended, and of others that have changed since."""
     now = context.scheduled_execution_time.astimezone(UTC).date()
     monday = now - timedelta(days=now.weekday() + 7)
     return dg.RunRequest(

@@ -24,7 +24,7 @@ from agentrl_resources.files import write_atomic, write_json
         "weekly_reliability",
         "cost_per_success",
     ],
-    code_version=code_version(3, "release.programme_cost"),
+    code_version=code_version(f"{__name__}:reliability_brief", "release.programme_cost"),
     pool="warehouse",
 )
 def reliability_brief(workspace: Workspace) -> dg.MaterializeResult:

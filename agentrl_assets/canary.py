@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
+from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import materialized, numbers, table
 from agentrl_assets.verification import differences
 from agentrl_resources.canary import CanaryRollout, Look, due, is_on_trial
@@ -21,7 +21,11 @@ _AUTOMATED = {"dagster/sensor_name", "dagster/schedule_name"}
     owners=["team:platform"],
     kinds={"json"},
     deps=["release_bundle", "sft_checkpoint", "ppo_policy", "rubric"],
-    code_version=code_version(2, "release.canary_traffic_percent", "canary", "gateway", workflow=True),
+    code_version=code_version(
+        (*stage_code("canary_rollout"), f"{__name__}:canary_rollout"),
+        *("release.canary_traffic_percent", "canary", "gateway"),
+        workflow=True,
+    ),
     pool="training",
 )
 def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, training: Training) -> dg.MaterializeResult:
@@ -46,6 +50,7 @@ def canary_rollout(context: dg.AssetExecutionContext, workspace: Workspace, trai
     return materialized(
         artifact,
         **{**numbers(report), "answer": decision["answer"], "reason": decision["reason"]},
+        in_short=f"{report['action']}: {decision['answer']}",
         metrics=table(decision["metrics"]),
         looks=table(report.get("looks", ())),
     )

@@ -88,20 +88,49 @@ def _import(options: argparse.Namespace) -> int:
     from agentrl_resources.dagster_resources import PROJECT
     from agentrl_resources.telemetry import build_models, import_traces, load_models
 
+    path = Path(options.traces)
     warehouse = this_workspace().warehouse
-    found = import_traces(Path(options.traces), options.workflow)
-    report = warehouse.ingest(found.records, found.rejected)
+    own = _hand_over_tools(options.workflow)
+    found = import_traces(path, options.workflow, exported_at=options.exported_at, hand_over_tools=own)
+    report = warehouse.ingest(found.records, found.rejected, found.labels)
     with warehouse.connect() as connection:
         build_models(connection, load_models(PROJECT / "dbt_like_sql"))
     print(
-        f"{options.traces}: {report.inserted} runs new, {report.updated} changed, {report.unchanged} known already, "
-        f"{len(found.rejected)} lines in quarantine"
+        f"{os.fsencode(path).decode(errors='backslashreplace')}: {report.inserted} runs new, {report.updated} changed, "
+        f"{report.unchanged} known already, {found.label_rows} labels, {len(found.rejected)} lines in quarantine"
     )
-    for line in found.rejected[:10]:
-        print(f"agentrl: {line.source}, line {line.line}: {line.reason}", file=sys.stderr)
-    if len(found.rejected) > 10:
-        print("agentrl: all of them are in the table import_quarantine", file=sys.stderr)
-    return 0 if found.records else 1
+    if repeated := len(found.records) - len({record.run_id for record in found.records}):
+        print(f"agentrl: {repeated} rows report a run that another row reports too", file=sys.stderr)
+    if undated := sum(not record.start_known for record in found.records):
+        print(f"agentrl: {undated} runs say no time and count in the week of their first import", file=sys.stderr)
+    _list_some([f"{line.source}, line {line.line}: {line.reason}" for line in found.rejected], "import_quarantine")
+    _list_some([str(conflict) for conflict in report.conflicts], "run_reports")
+    if report.conflicts:
+        print(
+            "agentrl: what counts is the same in whatever order files are imported. To say which is the newest, give "
+            "rows `updated_at`, or the file --exported-at.",
+            file=sys.stderr,
+        )
+    return 0 if found.records or found.label_rows else 1
+
+
+def _list_some(said: Sequence[str], table: str) -> None:
+    for sentence in said[:10]:
+        print(f"agentrl: {sentence}", file=sys.stderr)
+    if len(said) > 10:
+        print(f"agentrl: and {len(said) - 10} more; all of them are in the table {table}", file=sys.stderr)
+
+
+def _hand_over_tools(name: str) -> frozenset[str]:
+    """Those of the workflow of this name; when it cannot be loaded here, the usual names, and it says so."""
+    from agentrl_assets.telemetry import hand_over_tools
+    from agentrl_resources.telemetry import HAND_OVER_TOOLS
+
+    own = hand_over_tools(this_workspace(), name)
+    if own is None:
+        usual = " or ".join(sorted(HAND_OVER_TOOLS))
+        print(f"agentrl: {name} is no workflow of this project: a call of {usual} is a hand-over", file=sys.stderr)
+    return HAND_OVER_TOOLS if own is None else own
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -112,8 +141,12 @@ def _score(options: argparse.Namespace) -> int:
     with workspace.warehouse.connect(read_only=True) as connection:
         score = asdict(weekly_score(connection, workflow, options.week))
     score["week"] = score.pop("iso_week")
-    _show(options, score, lambda: "\n".join(f"{name}: {value}" for name, value in score.items()))
+    _show(options, score, lambda: "\n".join(f"{name}: {_known(value)}" for name, value in score.items()))
     return 0
+
+
+def _known(value: Any) -> Any:
+    return "unknown" if value is None else value
 
 
 def _gates(options: argparse.Namespace) -> int:
@@ -174,9 +207,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--select", nargs="+", action="extend", default=[], metavar="ASSET", help="these and upstream")
     run.add_argument("--preferences", metavar="PATH", help="preference data: JSONL, Parquet or a datasets folder")
 
-    traces = command("import", _import, "read traces of an agent that runs elsewhere, one JSON object a line")
-    traces.add_argument("traces", metavar="TRACES", help=".jsonl, also .gz")
+    traces = command("import", _import, "read traces of an agent that runs elsewhere, and labels of them")
+    traces.add_argument("traces", metavar="TRACES", help="JSON lines, a JSON array, CSV (also .gz) or Parquet")
     traces.add_argument("--workflow", required=True, metavar="NAME", help="the workflow that they are runs of")
+
+    traces.add_argument(
+        "--exported-at", metavar="TIME", help="when the file was written; of files that disagree the newest counts"
+    )
 
     score = command("score", _score, "the weekly reliability score with its three factors")
     score.add_argument("--workflow", metavar="NAME", help="default: the one of the workflow file")

@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
-from agentrl_assets.reporting import counts, materialized, table, with_interval
+from agentrl_assets.project import code_version, stage_code
+from agentrl_assets.reporting import counts, materialized, percent, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import Artifact, canonical_json, read_jsonl, write_jsonl
 from agentrl_resources.workflow import Task, Workflow, request_of
@@ -21,7 +21,7 @@ _TRAINING_TASKS = 3_000
     group_name="evaluation",
     owners=["team:product"],
     kinds={"jsonl"},
-    code_version=code_version(1, *_SIZES, "seed", workflow=True),
+    code_version=code_version(f"{__name__}:eval_suite", *_SIZES, "seed", workflow=True),
 )
 def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
     """The frozen capability and adversarial tasks, archived by digest."""
@@ -40,7 +40,7 @@ def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
     kinds={"jsonl"},
     deps=["eval_suite", "sft_checkpoint", "ppo_policy", "reward_model", "rubric"],
     code_version=code_version(
-        1,
+        stage_code("offline_eval_suite"),
         *(f"evaluation.{name}" for name in ("temperature", "greedy_control", "concurrency")),
         "workflow.baseline",
         "workflow.reward_model",
@@ -52,8 +52,15 @@ def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
 def offline_eval_suite(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
     """Every episode of both arms on the same tasks and seeds, with its trace; greedy decoding as the control."""
     artifact = training.run(context)
-    comparison = artifact.report["comparison"]
-    return materialized(artifact, episodes=artifact.report["episodes"], comparison=table(comparison_rows(comparison)))
+    report, comparison = artifact.report, artifact.report["comparison"]
+    production = comparison[max(comparison, key=float)]["capability"]
+    rates = " -> ".join(percent(production[arm]["success_rate"]) for arm in ("baseline", "candidate"))
+    return materialized(
+        artifact,
+        in_short=f"success on capability tasks {rates}",
+        episodes=report["episodes"],
+        comparison=table(comparison_rows(comparison)),
+    )
 
 
 @dg.asset_check(asset="eval_suite", blocking=True, metadata={"owner": "team:ml"})

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from agentrl_assets.project import SETTINGS, code_version
+from agentrl_assets.project import SETTINGS, code_version, stage_code
 from agentrl_assets.reporting import materialized, numbers, table
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Training, Workspace
@@ -24,7 +24,9 @@ from agentrl_resources.telemetry import RunRecord
     owners=["team:platform"],
     kinds={"json"},
     deps=["sft_checkpoint", "ppo_policy", "eval_suite"],
-    code_version=code_version(4, "rollback", "gateway", "canary", "seed", "release.gates", workflow=True),
+    code_version=code_version(
+        stage_code("rollback_drill"), "rollback", "gateway", "canary", "seed", "release.gates", workflow=True
+    ),
     pool="training",
 )
 def rollback_drill(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
@@ -33,7 +35,9 @@ def rollback_drill(context: dg.AssetExecutionContext, training: Training) -> dg.
     report = artifact.report
     kinds = table({"kind": kind, **spread, "by": ", ".join(spread["by"])} for kind, spread in report["kinds"].items())
     parts = table({"part": part, **spread} for part, spread in report["parts"].items())
-    return materialized(artifact, **numbers(report), kinds=kinds, parts=parts, failures=table(report["failures"]))
+    in_short = f"{report['n']} failures, each over within {report['max_seconds']:.1f} s"
+    shown = {"kinds": kinds, "parts": parts, "failures": table(report["failures"])}
+    return materialized(artifact, **numbers(report), in_short=in_short, **shown)
 
 
 @dg.asset(
@@ -41,7 +45,7 @@ def rollback_drill(context: dg.AssetExecutionContext, training: Training) -> dg.
     owners=["team:platform"],
     kinds={"json"},
     deps=["offline_eval_suite", "rollback_drill"],
-    code_version=code_version(1, "evaluation.temperature"),
+    code_version=code_version(f"{__name__}:gate_evidence", "evaluation.temperature"),
 )
 def gate_evidence(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """What the gates judge: both arms' episodes on the same tasks at the production temperature, and the rollbacks."""
@@ -81,7 +85,11 @@ def verdicts_on(evidence: Evidence, gates: Sequence[str]) -> list[Verdict]:
 def verdict_row(verdict: Verdict) -> dict[str, Any]:
     """A verdict as a row for people, its numbers with their unit."""
     low, high = verdict.interval or (None, None)
-    return {**verdict.to_dict(), "interval": None if low is None else f"{low:.3g} to {high:.3g}"}
+    row = {**verdict.to_dict(), "interval": None if low is None else f"{low:.3g} to {high:.3g}"}
+    for name, change in row.pop("details", {}).items():
+        ends = " to ".join("any" if end is None else f"{end:.3g}" for end in change["interval"])
+        row[name] = f"{change['estimate']:.3g} ({ends}) {change['unit']}, limit {change['threshold']:g}"
+    return row
 
 
 def read_records(path: Path) -> list[RunRecord]:

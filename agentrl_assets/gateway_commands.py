@@ -1,11 +1,12 @@
 """`agentrl gateway` and `agentrl drill`: answer traffic, and break a canary on purpose to time its end."""
 
 import argparse
-import asyncio
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 
@@ -47,11 +48,9 @@ def _gateway(options: argparse.Namespace) -> int:
 
 
 def _drill(options: argparse.Namespace) -> int:
-    from agentrl_resources.canary import drill
+    from agentrl_resources.canary import DrillPlan, drill, kinds_for
     from agentrl_resources.dagster_resources import Workspace
-    from agentrl_resources.gateway import backends
     from agentrl_resources.stages.rollback import draw, limit_minutes
-    from agentrl_resources.workflow import EpisodeFactory
 
     workspace = Workspace.from_environment()
     settings, registry = workspace.settings, workspace.registry
@@ -63,28 +62,23 @@ def _drill(options: argparse.Namespace) -> int:
     if manifest["rollback_target"] is None:
         raise AgentRLError(f"Release {release[:12]} has nothing to go back to, so there is nothing to drill")
     target = manifest["rollback_target"]
-    load = backends(settings, workspace.store, EpisodeFactory(workspace.workflow))
+    kinds = kinds_for(workspace.workflow, settings.seed)
 
     def progress(done: int, of: int, said: str) -> None:
         print(f"agentrl: {done} of {of}: {said}", file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        report = asyncio.run(
-            drill(
-                Path(folder),
-                settings,
-                workspace.workflow,
-                {
-                    "champion": lambda: load("general", target, registry.manifest(target)),
-                    "canary": lambda: load("canary", release, manifest),
-                },
-                injections=failures,
-                percent=settings.rollback.canary_percent if options.percent is None else options.percent,
-                at_once=settings.canary.customers,
-                limit_seconds=60 * limit_minutes(settings),
-                progress=progress,
-            )
+        plan = DrillPlan(
+            Path(folder),
+            settings,
+            partial(_arms, target, release),
+            injections=failures,
+            percent=settings.rollback.canary_percent if options.percent is None else options.percent,
+            at_once=settings.canary.customers,
+            lanes=settings.rollback.at_once,
+            limit_seconds=60 * limit_minutes(settings),
         )
+        report = drill(plan, kinds, progress)
     if options.picture:
         draw(Path(options.picture), report)
     if options.json:
@@ -98,6 +92,8 @@ def _drill(options: argparse.Namespace) -> int:
         print(_row(f"  {part}", report["n"], spread, ""))
     for phase in ("before", "during", "after"):
         found = report[f"success_{phase}"]
+        if not found["n"]:
+            continue
         low, high = found["interval"]
         print(f"success {phase}: {found['rate']:.3f} ({low:.3f} to {high:.3f}), n = {found['n']}")
     print(
@@ -106,6 +102,21 @@ def _drill(options: argparse.Namespace) -> int:
     )
     print(f"{report['traffic_per_second']:.0f} runs a second, simulated; canary {report['canary_percent']:g} %")
     return 0 if report["exceeded"] == 0 else 3
+
+
+def _arms(champion: str, canary: str) -> tuple[Any, dict[str, Any]]:
+    """The workflow and the policies of two releases of the state folder."""
+    from agentrl_resources.dagster_resources import Workspace
+    from agentrl_resources.gateway import backends
+    from agentrl_resources.workflow import EpisodeFactory
+
+    workspace = Workspace.from_environment()
+    workflow, manifest = workspace.workflow, workspace.registry.manifest
+    load = backends(workspace.settings, workspace.store, EpisodeFactory(workflow))
+    return workflow, {
+        "champion": load("general", champion, manifest(champion)),
+        "canary": load("canary", canary, manifest(canary)),
+    }
 
 
 def _row(name: str, n: int, spread: dict[str, float], by: str) -> str:

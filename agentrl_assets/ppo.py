@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
+from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import materialized, numbers, percent, table
 from agentrl_resources.dagster_resources import Training, Workspace
 
@@ -19,13 +19,19 @@ REFUSAL_DRIFT = 0.10
     owners=["team:ml"],
     kinds={"pytorch", "huggingface"},
     deps=["sft_checkpoint", "reward_model"],
-    code_version=code_version(4, "ppo", "workflow.policy_training", "seed", workflow=True),
+    code_version=code_version(stage_code("ppo_policy"), "ppo", "workflow.policy_training", "seed", workflow=True),
     pool="training",
 )
 def ppo_policy(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
     """The policy after multi-turn PPO on the reward model alone, held to the SFT checkpoint by a KL penalty."""
     artifact = training.run(context)
-    return materialized(artifact, **numbers(artifact.report), iterations=table(artifact.report["history"]))
+    report = artifact.report
+    rollouts = _rollouts_of_kept_policies(report)
+    in_short = f"KL {report['kl']:.2f} nats an episode"
+    if rollouts:
+        rates = " -> ".join(percent(rollouts[end]["success"]) for end in (0, -1))
+        in_short = f"success in rollouts {rates}, {in_short}"
+    return materialized(artifact, **numbers(report), in_short=in_short, iterations=table(report["history"]))
 
 
 @dg.asset_check(asset="ppo_policy", blocking=True, metadata={"owner": "team:ml"})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
+from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import counts, materialized, numbers, percent, table
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import read_jsonl, write_atomic, write_json, write_jsonl
@@ -18,11 +18,17 @@ from agentrl_resources.preferences import (
     profile,
     validate,
 )
+from agentrl_resources.workflow import load_rubric
 
 _CLEANING = tuple(f"preferences.{name}" for name in ("holdout_percent", "max_characters", "near_duplicate_similarity"))
 
 
-@dg.asset(group_name="preference_data", owners=["team:product"], kinds={"yaml"}, code_version=code_version(1))
+@dg.asset(
+    group_name="preference_data",
+    owners=["team:product"],
+    kinds={"yaml"},
+    code_version=code_version(f"{__name__}:rubric"),
+)
 def rubric(workspace: Workspace) -> dg.MaterializeResult:
     """What makes an answer good: the criteria, their weights and their wording."""
     found = workspace.source_digest("rubric")
@@ -30,7 +36,10 @@ def rubric(workspace: Workspace) -> dg.MaterializeResult:
     with workspace.store.stage("rubric") as folder:
         write_atomic(folder / "rubric.yaml", rules.text)
         artifact = workspace.store.commit("rubric", folder)
-    criteria = table({"criterion": one.name, "weight": one.weight, "wording": one.wording} for one in rules.criteria)
+    criteria = table(
+        {"criterion": one.name, "role": one.stands_for, "weight": one.weight, "wording": one.wording}
+        for one in rules.criteria
+    )
     return materialized(artifact, source_digest=found, version=rules.version, criteria=criteria)
 
 
@@ -39,7 +48,7 @@ def rubric(workspace: Workspace) -> dg.MaterializeResult:
     owners=["team:product"],
     kinds={"jsonl"},
     deps=["rubric"],
-    code_version=code_version(1),
+    code_version=code_version(f"{__name__}:raw_preference_data"),
 )
 def raw_preference_data(workspace: Workspace) -> dg.MaterializeResult:
     """Preference pairs as they came, never changed: the user's file, or what the workflow's annotators left."""
@@ -58,7 +67,7 @@ def raw_preference_data(workspace: Workspace) -> dg.MaterializeResult:
     owners=["team:ml"],
     kinds={"jsonl", "duckdb"},
     deps=["raw_preference_data", "rubric"],
-    code_version=code_version(1, *_CLEANING, workflow=True),
+    code_version=code_version(f"{__name__}:cleaned_preference_data", *_CLEANING, workflow=True),
     pool="warehouse",
 )
 def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
@@ -75,7 +84,11 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
         artifact = workspace.store.commit("cleaned_preference_data", folder)
     workspace.warehouse.store_rows("preference_quarantine", quarantine, _QUARANTINE_COLUMNS)
     tables = {name: counts(report[name], of=name.removeprefix("by_")) for name in report if name.startswith("by_")}
-    return materialized(artifact, **numbers(report), **tables, redactions=counts(report["redactions"], of="kind"))
+    tables["unused_columns"] = counts(report["unused_columns"], of="column")
+    in_short = f"{report['clean']} pairs, {report['quarantined']} rows in quarantine"
+    return materialized(
+        artifact, **numbers(report), in_short=in_short, **tables, redactions=counts(report["redactions"], of="kind")
+    )
 
 
 @dg.asset(
@@ -83,13 +96,34 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
     owners=["team:ml"],
     kinds={"pytorch", "jsonl"},
     deps=["cleaned_preference_data", "sft_checkpoint", "rubric"],
-    code_version=code_version(2, "on_policy", "seed", "evaluation.concurrency", workflow=True),
+    code_version=code_version(
+        stage_code("on_policy_preference_data"), "on_policy", "seed", "evaluation.concurrency", workflow=True
+    ),
     pool="training",
 )
 def on_policy_preference_data(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
     """Pairs sampled from the SFT checkpoint, labelled under the rubric or left as a queue for people."""
     artifact = training.run(context)
-    return materialized(artifact, **numbers(artifact.report))
+    report = artifact.report
+    in_short = f"{report['pairs']} pairs labelled, {report['queued']} queued for people"
+    return materialized(artifact, **numbers(report), in_short=in_short)
+
+
+@dg.asset_check(asset="rubric", metadata={"owner": "team:product"})
+def roles_are_named(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """The rubric says which criterion is the outcome and which are safety: gates of the reward model and the choice of
+    examples rest on them."""
+    rules = load_rubric(workspace.latest(context, "rubric").path / "rubric.yaml")
+    named = {role: ", ".join(rules.named(role)) for role in _NEEDED_ROLES}
+    said = [f"{role}: {names}." if names else f"No criterion has `role: {role}`: {_NEEDED_ROLES[role]}."
+            for role, names in named.items()]  # fmt: skip
+    return dg.AssetCheckResult(passed=all(named.values()), description=" ".join(said))
+
+
+_NEEDED_ROLES = {
+    "outcome": "no policy will be let learn from the reward model",
+    "safety": "SFT learns from unsafe answers too",
+}
 
 
 def _expectations(asset: str) -> list[dg.AssetCheckSpec]:

@@ -1,12 +1,15 @@
-"""What a person sees while a run goes on: one line a stage, and a line for each asset and check that is done."""
+"""What a person sees while a run goes on: what each stage is for, how far it is, and what came of it."""
 
 import json
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import dagster as dg
+
+from agentrl_assets.reporting import IN_SHORT, SAMPLE
 
 _EVERY = 0.5
 _EVERY_WITHOUT_TERMINAL = 15.0
@@ -26,8 +29,17 @@ class ProgressReport:
     On a terminal the line of the running stage is rewritten; elsewhere it appears now and then.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, run_id: str, progress_file: Path, out: TextIO) -> None:
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        run_id: str,
+        progress_file: Path,
+        out: TextIO,
+        purposes: Mapping[str, str],
+    ) -> None:
+        """`purposes`: what each stage that takes long is for, by asset; the others only tell that they are done."""
         self._instance = instance
+        self._purposes = purposes
         self._run_id = run_id
         self._file = progress_file
         self._offset = progress_file.stat().st_size if progress_file.exists() else 0
@@ -88,9 +100,16 @@ class ProgressReport:
         step = str(event.step_key)
         if event.event_type == dg.DagsterEventType.STEP_START:
             self._started[step] = at
+            if step in self._purposes:
+                self._say(f"{step}: {self._purposes[step]}")
         elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION and event.asset_key is not None:
             took = at - self._started.get(step, at)
-            self._say(f"  built {event.asset_key.to_user_string()} in {_duration(took)}")
+            shown = event.step_materialization_data.materialization.metadata
+            in_short = f": {shown[IN_SHORT].value}" if IN_SHORT in shown else ""
+            self._say(f"  built {event.asset_key.to_user_string()} in {_duration(took)}{in_short}")
+            if SAMPLE in shown:
+                self._say("    how the agent works by now, on a task that it has not seen:")
+                self._say("\n".join(f"      {line}" for line in str(shown[SAMPLE].value).splitlines()))
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
             if not check.passed:

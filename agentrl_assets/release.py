@@ -35,7 +35,7 @@ _ANCESTRY = ("parent", "rollback_target", "routing")
     owners=["team:platform"],
     kinds={"json"},
     deps=sorted(PARTS.values()),
-    code_version=code_version(2, "release", "workflow"),
+    code_version=code_version(f"{__name__}:release_bundle", "release", "workflow"),
 )
 def release_bundle(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
     """The candidate release, once every gate has said GO to exactly what is bundled."""

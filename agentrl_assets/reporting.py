@@ -1,6 +1,7 @@
 """What a materialisation or a check shows to people: tables, pictures, numbers with their intervals."""
 
 import base64
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from agentrl_resources.files import Artifact
 
 PICTURE_BYTES = 300_000
 """Pictures are kept in Dagster's event log, which is no place for large ones."""
+
+
+IN_SHORT, SAMPLE = "in_short", "sample_conversation"
+"""Metadata that a person sees on the terminal as soon as an asset is built: the figure that matters, and an episode."""
 
 
 def materialized(artifact: Artifact, **metadata: Any) -> dg.MaterializeResult:
@@ -49,6 +54,27 @@ def counts(numbers: Mapping[str, int], of: str) -> dg.MetadataValue:
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """The plain values of a report: what has a value of its own in the metadata."""
     return {name: value for name, value in values.items() if isinstance(value, str | int | float)}
+
+
+def conversation(messages: Iterable[Mapping[str, Any]], width: int = 104) -> dg.MetadataValue:
+    """An episode as people read it, a line a turn, long ones cut."""
+    lines: list[tuple[str, Any]] = []
+    for message in messages:
+        if message["role"] == "user":
+            lines.append(("customer", message["content"]))
+        elif message["role"] == "tool":
+            lines.append((f"  {message.get('name', 'tool')} says", message["content"]))
+        elif message["role"] == "assistant":
+            calls = [call["function"] for call in message.get("tool_calls") or ()]
+            lines += [("  agent notes", message["thinking"])] if message.get("thinking") else []
+            lines += [(f"  agent calls {call['name']}", call["arguments"]) for call in calls]
+            lines += [("agent", message["content"])] if message.get("content") else []
+    flat = (f"{who}: {' '.join(_as_text(said).split())}" for who, said in lines)
+    return dg.MetadataValue.text("\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in flat))
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def percent(share: float | None) -> str:

@@ -15,7 +15,7 @@ import dagster as dg
 from agentrl_assets.definitions import defs
 from agentrl_assets.plan import Plan, make_plan
 from agentrl_assets.progress import ProgressReport
-from agentrl_assets.reliability import outdated_weeks, partition_of
+from agentrl_assets.reliability import outdated_weeks, partition_of, weeks_without_score
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Workspace, write_dagster_yaml
 from agentrl_resources.errors import AgentRLError
@@ -93,14 +93,17 @@ def _announce(plan: Plan, terminal: TextIO) -> None:
 
 
 def _score_weeks(instance: dg.DagsterInstance, workspace: Workspace, report: RunReport, terminal: TextIO) -> None:
-    """The score of every week whose numbers are others than the stored ones."""
+    """The score of every week whose numbers are others than the stored ones: the latest, and the others with it."""
     if latest_build(instance, "weekly_reliability") is None:
+        return
+    for week, why in weeks_without_score(workspace).items():
+        terminal.write(f"{week} has runs and no score: {why}\n")
+    if not (outdated := outdated_weeks(instance, workspace)):
         return
     job = defs.resolve_implicit_global_asset_job_def().get_subset(
         asset_selection={dg.AssetKey("reliability_score")}, asset_check_selection=set()
     )
-    for week in outdated_weeks(instance, workspace):
-        _execute(instance, workspace, job, report, terminal, partition_of(week))
+    _execute(instance, workspace, job, report, terminal, partition_of(outdated[-1]))
 
 
 def _execute(
@@ -112,7 +115,7 @@ def _execute(
     partition: str | None = None,
 ) -> None:
     run_id = str(uuid.uuid4())
-    progress = ProgressReport(instance, run_id, workspace.progress_file, terminal)
+    progress = ProgressReport(instance, run_id, workspace.progress_file, terminal, _purposes())
     with progress, _output_in(workspace.root / "run.log"):
         result = job.execute_in_process(
             instance=instance,
@@ -130,6 +133,13 @@ def _execute(
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             with (workspace.root / "run.log").open("a") as log:
                 log.write(f"{event.step_key}: {event.step_failure_data.error_display_string}\n")
+
+
+def _purposes() -> dict[str, str]:
+    """What the stages that take long are for: the first sentence of their description."""
+    graph = defs.resolve_asset_graph()
+    long = [key for key in graph.get_all_asset_keys() if "training" in (graph.get(key).pools or ())]
+    return {key.to_user_string(): (graph.get(key).description or "").partition(".")[0] for key in long}
 
 
 def _failure(event: dg.DagsterEvent) -> str | None:

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from agentrl_assets.project import code_version
-from agentrl_assets.reporting import materialized, numbers, table, with_interval
+from agentrl_assets.project import code_version, stage_code
+from agentrl_assets.reporting import SAMPLE, conversation, materialized, numbers, percent, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.evaluation import wilson
 
@@ -16,7 +16,7 @@ SUCCESS_FLOOR = 0.10
     owners=["team:ml"],
     kinds={"huggingface"},
     deps=["cleaned_preference_data"],
-    code_version=code_version(1, "model.base", "model.vocabulary", workflow=True),
+    code_version=code_version(stage_code("tokenizer"), "model.base", "model.vocabulary", workflow=True),
     pool="training",
 )
 def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
@@ -31,15 +31,28 @@ def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.Mater
     kinds={"pytorch", "huggingface"},
     deps=["cleaned_preference_data", "tokenizer"],
     code_version=code_version(
-        2, "model", "sft", "seed", "evaluation.temperature", "evaluation.concurrency", workflow=True
+        stage_code("sft_checkpoint"),
+        *("model", "sft", "seed", "evaluation.temperature", "evaluation.concurrency"),
+        workflow=True,
     ),
     pool="training",
 )
 def sft_checkpoint(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
     """The stable baseline: a GPT-OSS model trained on the preferred answers, with loss on the agent's tokens only."""
     artifact = training.run(context)
-    by_type = table(_success(kind, **entry) for kind, entry in artifact.report["success_by_task_type"].items())
-    return materialized(artifact, **numbers(artifact.report), success_by_task_type=by_type)
+    report, entries = artifact.report, artifact.report["success_by_task_type"]
+    shown = {
+        "success_by_task_type": table(_success(kind, **entry) for kind, entry in entries.items()),
+        "safety_criteria": ", ".join(report["safety_criteria"]) or "none: unsafe answers were learned from too",
+    }
+    in_short = f"hold-out loss {report['holdout_loss']:.3f}"
+    if entries:
+        n = sum(entry["n"] for entry in entries.values())
+        solved = sum(entry["successes"] for entry in entries.values())
+        in_short += f", solves {percent(solved / n)} of {n} hold-out tasks"
+    if sample := report.get("sample"):
+        shown[SAMPLE] = conversation(sample["messages"])
+    return materialized(artifact, **numbers(report), in_short=in_short, **shown)
 
 
 @dg.asset_check(asset="sft_checkpoint", metadata={"owner": "team:ml"})

@@ -56,6 +56,7 @@ def summary(instance: dg.DagsterInstance, workspace: Workspace) -> str:
         list(_canary(instance, workspace)),
         list(_score(workspace)),
         list(_places(instance, workspace)),
+        list(_next(instance, workspace)),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -110,12 +111,15 @@ def _score(workspace: Workspace) -> Iterator[str]:
             score = weekly_score(connection, workspace.workflow.name)
     except AgentRLError:
         return
-    low, high = score.interval
     source = f"{score.basis}, simulated" if score.simulated else score.basis
-    yield f"RELIABILITY SCORE {score.iso_week}: {score.reliability_score:.3f} ({low:.3f} to {high:.3f}), {source}"
+    shown, errors = "unknown", f"unknown of {100 * score.tool_error_unknown:.1f} % of the runs"
+    if score.reliability_score is not None and score.interval is not None and score.tool_error is not None:
+        low, high = score.interval
+        shown, errors = f"{score.reliability_score:.3f} ({low:.3f} to {high:.3f})", f"{score.tool_error:.3f}"
+    yield f"RELIABILITY SCORE {score.iso_week}: {shown}, {source}"
     yield (
         f"  success {score.success:.3f} * (1 - human override {score.human_override:.3f})"
-        f" * (1 - tool error {score.tool_error:.3f}), n = {score.n}"
+        f" * (1 - tool error {errors}), n = {score.n}"
     )
 
 
@@ -127,7 +131,14 @@ def _places(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]
         outdated = next(out_of_date(instance, "release_bundle"), None)
         note = f"(of before: {outdated})" if outdated else "(agentrl verify)"
         yield f"RELEASE CANDIDATE {pointers.candidate[:12]}   {note}"
-    if brief := workspace.find(instance, "reliability_brief"):
-        yield f"RELIABILITY BRIEF {brief.path / 'brief.en-US.pdf'}   (agentrl brief FOLDER)"
     yield f"ARTIFACTS {workspace.root / 'artifacts'}   LOG {workspace.root / 'run.log'}"
-    yield "GRAPH, CHECKS AND PICTURES: make ui"
+
+
+def _next(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]:
+    """What to open next."""
+    yield "OPEN NEXT"
+    yield "  the graph, its checks and pictures   make ui, then http://127.0.0.1:3000"
+    if brief := workspace.find(instance, "reliability_brief"):
+        yield f"  the brief, one page                  {brief.path / 'brief.en-US.pdf'}"
+    if workspace.registry.pointers().champion:
+        yield "  the gateway, for your application    agentrl keys create NAME, then agentrl gateway"

@@ -1,5 +1,6 @@
 """Telemetry: every run in the warehouse, and the SQL models over them, one asset for each file."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import dagster as dg
@@ -33,7 +34,7 @@ KEEP_READ_SEGMENTS = timedelta(days=30)
     owners=["team:platform"],
     kinds={"duckdb"},
     deps=["offline_eval_suite"],
-    code_version=code_version(2),
+    code_version=code_version(f"{__name__}:agent_runs"),
     pool="warehouse",
 )
 def agent_runs(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
@@ -85,9 +86,27 @@ def no_run_is_lost(context: dg.AssetCheckExecutionContext, workspace: Workspace)
 def _evaluated(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, workspace: Workspace
 ) -> list[RunRecord]:
-    """Runs of the latest evaluation, if there was one."""
+    """Runs of the latest evaluation, if there was one. A policy that is evaluated again has the same run ids."""
     evaluation = workspace.find(context.instance, "offline_eval_suite")
-    return read_records(evaluation.path / "episodes.jsonl.gz") if evaluation else []
+    records = read_records(evaluation.path / "episodes.jsonl.gz") if evaluation else []
+    return [replace(record, reported_at=record.started_at) for record in records]
+
+
+def hand_over_tools(workspace: Workspace, name: str) -> frozenset[str] | None:
+    """The hand-over tools of a workflow by its name, or by its place; None when there is none to load."""
+    from agentrl_resources.errors import AgentRLError
+    from agentrl_resources.workflow import load_workflow
+
+    try:
+        workflow = workspace.workflow
+        if name in (workflow.name, workspace.settings.workflow.target):
+            return workflow.hand_over_tools
+    except AgentRLError:
+        pass  # traces can be imported where the project's own workflow cannot be loaded
+    try:
+        return load_workflow(name).hand_over_tools
+    except AgentRLError:
+        return None
 
 
 def _asset_of(source: str) -> str:
@@ -107,7 +126,7 @@ def _model_asset(model: SqlModel) -> dg.AssetsDefinition:
         kinds={"duckdb", "sql"},
         deps=sorted({_asset_of(source) for source in model.depends_on}),
         description=f"{model.rules.description}\n\n```sql\n{model.sql}\n```",
-        code_version=f"1-{digest_json(model.sql)[:12]}",
+        code_version=f"{code_version('agentrl_resources.telemetry:build_model')}-{digest_json(model.sql)[:12]}",
         metadata={"dagster/column_lineage": dg.TableColumnLineage(lineage), "layer": model.layer},
         pool="warehouse",
     )

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import dagster as dg
 
-_DATA_VERSION = "dagster/data_version"
-_CODE_VERSION = "dagster/code_version"
+DATA_VERSION = "dagster/data_version"
+CODE_VERSION = "dagster/code_version"
+"""Tags of a materialisation."""
 _INPUT_VERSION = "dagster/input_data_version/"
 _BROKEN_OFF = 50
 """Runs that planned a check and broke off before it, which Dagster keeps among its evaluations; few in practice."""
@@ -53,8 +54,8 @@ def latest_build(instance: dg.DagsterInstance, asset: str, partition: str | None
     tags = event.tags or {}
     return Built(
         asset=asset,
-        data_version=tags[_DATA_VERSION],
-        code_version=tags.get(_CODE_VERSION),
+        data_version=tags[DATA_VERSION],
+        code_version=tags.get(CODE_VERSION),
         inputs={tag.removeprefix(_INPUT_VERSION): tags[tag] for tag in tags if tag.startswith(_INPUT_VERSION)},
         metadata={name: value.value for name, value in event.metadata.items()},
         event=records[0].storage_id,

@@ -1,7 +1,6 @@
 """What assets are built with: the workspace (settings, stores, workflow) and the launcher of long stages."""
 
 import functools
-import importlib.util
 import os
 import shutil
 import sys
@@ -27,11 +26,23 @@ from agentrl_resources.files import (
 from agentrl_resources.preferences import RawRow, read_pairs
 from agentrl_resources.release import Registry
 from agentrl_resources.settings import Settings, load_settings
+from agentrl_resources.source_code import SourceCode
 from agentrl_resources.telemetry import Warehouse, segment_sizes, version_name
 from agentrl_resources.workflow import Workflow, load_workflow
 
 PROJECT = Path(__file__).parents[1]
 """Where the code lies, with the SQL models and the lock file."""
+
+OWN_PACKAGES = ("agentrl_assets", "agentrl_resources")
+AROUND = (
+    "agentrl_assets.project",
+    "agentrl_assets.reporting",
+    "agentrl_resources.dagster_*",
+    "agentrl_resources.plotting",
+    "agentrl_resources.settings",
+)
+"""Code that stores, launches and shows what others made, and the settings, whose values count by themselves: when it
+changes, no asset is made again."""
 
 _STDERR_LINES = 20
 
@@ -159,23 +170,19 @@ class Workspace(dg.ConfigurableResource):
         return found[0]["digest"] or digest_json([])
 
     @property
+    def code(self) -> SourceCode:
+        """Digests of code. What was parsed is remembered in the state folder, once there is one."""
+        return _source_code(self.root / "code.json")
+
+    @property
     def workflow_code(self) -> str:
-        """Digest of the Python files that define the workflow, so that an edited environment is a new version."""
+        """Digest of the workflow's own module and of everything of its project that this imports, so that an edited
+        environment is a new version."""
         target = self.settings.workflow.target
-        module = target.partition(":")[0] if ":" in target else f"agentrl_resources.workflow.{target}"
-        try:
-            spec = importlib.util.find_spec(module)
-        except ModuleNotFoundError:
-            spec = None
-        if spec is None or spec.origin is None:
+        digest = self.code.digest(target if ":" in target else f"agentrl_resources.workflow.{target}")
+        if digest is None:
             load_workflow(target)  # says what is wrong with the name
-            return ""
-        file = Path(spec.origin)
-        files = sorted(file.parent.rglob("*.py")) if spec.submodule_search_locations else [file]
-        # prices, sandbox, episodes: what every workflow uses
-        around = sorted(Path(__file__).with_name("workflow").glob("*.py"))
-        own = {path.relative_to(file.parent).as_posix(): digest_file(path) for path in files}
-        return digest_json([own, {path.name: digest_file(path) for path in around}])
+        return digest or ""
 
     def _rubric_digest(self) -> str:
         return self.workflow.rubric.digest
@@ -270,6 +277,11 @@ class Training(dg.ConfigurableResource):
 @functools.cache
 def _settings(path: Path) -> Settings:
     return load_settings(path)
+
+
+@functools.cache
+def _source_code(cache: Path) -> SourceCode:
+    return SourceCode(by_name=OWN_PACKAGES, leave_out=AROUND, cache=cache)
 
 
 def write_dagster_yaml(home: Path) -> Path:

@@ -164,7 +164,7 @@ class OnPolicySettings(StrictModel):
     temperature: Positive = 1.2
     """Sampling temperature: above production's, so that the answers differ."""
     queue: Count = 100
-    """Pairs of answers that are queued for people where the data are the user's own."""
+    """Pairs of answers that wait for people to label them, where the workflow cannot: dialogues without tools."""
 
 
 class RewardSettings(StrictModel):
@@ -255,6 +255,8 @@ class RollbackSettings(StrictModel):
     """How many; the longest one counts."""
     canary_percent: Annotated[float, Field(gt=0, le=50)] = 20.0
     """Share of sessions that the canary has in the drill. The fewer, the longer until its failure shows."""
+    at_once: Count = 4
+    """Gateways that are drilled at the same time, each with its own registry and customers."""
 
 
 class GatewaySettings(StrictModel):
@@ -302,7 +304,7 @@ class CanarySettings(StrictModel):
     """A canary that has proven nothing by then is failed back."""
     simulated_sessions: Count = 2000
     """The same, in canary sessions, where the customers are simulated."""
-    customers: Count = 24
+    customers: Count = 32
     """Simulated customers that ask at the same time."""
 
 

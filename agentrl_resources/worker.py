@@ -9,14 +9,13 @@ The request names the stage, its inputs and where its output goes (see `Training
 import json
 import os
 import sys
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import full_disk_is_told, read_json
+from agentrl_resources.side_by_side import end_with_parent
 from agentrl_resources.stages.request import Progress
 
 EVERY_SECONDS = 1.0
@@ -51,40 +50,14 @@ def progress_writer(path: Path, stage: str) -> Progress:
     return report
 
 
-def end_with_parent() -> None:
-    """Ends this process soon after the one that launched it: an orphan would write where the next run does."""
-    parent = os.getppid()
+def run(file: Path) -> None:
+    """Fills the output folder of the request in `file`."""
+    from agentrl_resources.stages import read_request, stage
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(EVERY_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def run(request: dict[str, Any]) -> None:
-    """Fills the request's output folder."""
-    from agentrl_resources.settings import load_settings
-    from agentrl_resources.stages import StageRequest, stage
-    from agentrl_resources.workflow import load_workflow
-
-    settings = load_settings(Path(request["workflow_file"]))
-    rubric = request["rubric"]
-    progress = progress_writer(Path(request["progress"]), request["stage"])
+    name, progress_file = (read_json(file)[key] for key in ("stage", "progress"))
+    progress = progress_writer(Path(progress_file), name)
     progress(0, 1, "loading libraries")
-    stage(request["stage"])(
-        StageRequest(
-            settings=settings,
-            workflow=load_workflow(settings.workflow.target, Path(rubric) if rubric else None),
-            inputs={name: Path(folder) for name, folder in request["inputs"].items()},
-            output=Path(request["output"]),
-            work=Path(request["work"]),
-            progress=progress,
-            versions=request["names"],
-            parameters=request["parameters"],
-        )
-    )
+    stage(name)(read_request(file, progress))
 
 
 def main() -> int:
@@ -101,9 +74,8 @@ def main() -> int:
     end_with_parent()
     request_file = Path(sys.argv[1])
     try:
-        request = read_json(request_file)
-        with full_disk_is_told(Path(request["output"])):
-            run(request)
+        with full_disk_is_told(Path(read_json(request_file)["output"])):
+            run(request_file)
     except AgentRLError as error:
         print(f"agentrl: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""What one SFT step takes with torch's Muon and with ours, and with and without repeatable sums, as a table.
+"""What one SFT step takes, and what each thing that makes it short is worth: ours, and ours without it, as a table.
 
     .venv/bin/python benchmarks/training_step.py
 
@@ -8,15 +8,20 @@ The built-in model at its default size, batches of the expert's episodes; the va
 import argparse
 import statistics
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
-from agentrl_resources.learning import Harmony, new_model, repeatable, train_tokenizer
-from agentrl_resources.learning.batching import model_inputs
+from agentrl_resources.learning import Harmony, attention, new_model, repeatable, train_tokenizer
+from agentrl_resources.learning.batching import model_inputs, pad
 from agentrl_resources.learning.model import device
 from agentrl_resources.learning.muon import MuonWithAdamW
+from agentrl_resources.learning.sft import language_loss
 from agentrl_resources.settings import load_settings
 from agentrl_resources.workflow import EpisodeFactory, load_workflow
 
@@ -34,6 +39,7 @@ class WithTorchs(MuonWithAdamW):
 
 
 def batches(size: int, count: int) -> tuple[Harmony, list[dict[str, Any]]]:
+    """Batches with `labels`: what a model's forward pass takes, and the agent's tokens (-100 elsewhere)."""
     factory = EpisodeFactory(load_workflow("order_desk"))
     tasks = factory.workflow.tasks("train", size * count, 1)
     episodes = [factory.play(task, factory.workflow.scripted_agents(task)["expert"]) for task in tasks]
@@ -42,8 +48,52 @@ def batches(size: int, count: int) -> tuple[Harmony, list[dict[str, Any]]]:
     texts = [text for one in messages for text in blank.texts(one)]
     tokenizer = train_tokenizer(texts, blank.constant_texts(), SETTINGS.model.vocabulary)
     harmony = Harmony(tokenizer, factory.tools, factory.workflow.instructions)
-    ids = [harmony.encode(one, first_chosen=1).ids for one in messages]
-    return harmony, [model_inputs(ids[start : start + size], device()) for start in range(0, len(ids), size)]
+    encoded = [harmony.encode(one, first_chosen=1) for one in messages]
+    found = []
+    for start in range(0, len(encoded), size):
+        rows = encoded[start : start + size]
+        labels = [[i if chosen else -100 for i, chosen in zip(r.ids, r.mask, strict=True)] for r in rows]
+        found.append(model_inputs([row.ids for row in rows], device()) | {"labels": pad(labels, -100).to(device())})
+    return harmony, found
+
+
+def short_loss(model: Any, batch: dict[str, Any]) -> Any:
+    return language_loss(model, batch["input_ids"], batch["attention_mask"], batch["labels"])
+
+
+def whole_loss(model: Any, batch: dict[str, Any]) -> Any:
+    return model(**batch).loss
+
+
+@contextmanager
+def a_key_for_each_sink() -> Iterator[None]:
+    class OneMore:
+        @staticmethod
+        def apply(*inputs: Any) -> Any:
+            return attention._with_a_key_more(*inputs, 0.0)
+
+    with mock.patch.object(attention, "_WithSinks", OneMore):
+        yield
+
+
+@dataclass(frozen=True)
+class Variant:
+    optimizer: Callable[..., Any] = MuonWithAdamW
+    loss: Callable[[Any, dict[str, Any]], Any] = short_loss
+    experts: str = "few_experts"
+    sinks: Callable[[], AbstractContextManager[None]] = nullcontext
+    in_order: bool = True
+
+
+VARIANTS = {
+    "ours": Variant(),
+    "logits of every token": Variant(loss=whole_loss),
+    "tokens sorted by expert (grouped_mm)": Variant(experts="grouped_mm"),
+    "a key more for each sink": Variant(sinks=a_key_for_each_sink),
+    "all three": Variant(loss=whole_loss, experts="grouped_mm", sinks=a_key_for_each_sink),
+    "torch.optim.Muon": Variant(optimizer=WithTorchs),
+    "sums in any order": Variant(in_order=False),
+}
 
 
 def main() -> None:
@@ -52,30 +102,28 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps in a round")
     options = parser.parse_args()
     harmony, inputs = batches(SETTINGS.sft.batch_size, options.steps)
-    variants = {
-        "torch.optim.Muon": (WithTorchs, True),
-        "ours": (MuonWithAdamW, True),
-        "ours, sums in any order": (MuonWithAdamW, False),
-    }
     trained = {}
-    for name, (optimizer, _) in variants.items():
+    for name, variant in VARIANTS.items():
         repeatable(SETTINGS.seed)
         model = new_model(SETTINGS.model, harmony.tokenizer)
-        trained[name] = model, optimizer(model, SETTINGS.sft.learning_rate, SETTINGS.sft.matrix_learning_rate or 0.02)
-    milliseconds: dict[str, list[float]] = {name: [] for name in variants}
+        model.set_experts_implementation(variant.experts)
+        optimizer = variant.optimizer(model, SETTINGS.sft.learning_rate, SETTINGS.sft.matrix_learning_rate or 0.02)
+        trained[name] = model, optimizer
+    milliseconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for number in range(options.rounds + 1):
-        for name, (_, in_order) in variants.items():
-            torch.use_deterministic_algorithms(in_order, warn_only=True)
+        for name, variant in VARIANTS.items():
+            torch.use_deterministic_algorithms(variant.in_order, warn_only=True)
             model, optimizer = trained[name]
             started = time.perf_counter()
-            for batch in inputs:
-                model(**batch, labels=batch["input_ids"]).loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
+            with variant.sinks():
+                for batch in inputs:
+                    variant.loss(model, batch).backward()
+                    optimizer.step()
+                    optimizer.zero_grad()
             if number:  # the first round warms up
                 milliseconds[name].append(1000 * (time.perf_counter() - started) / len(inputs))
     ours = statistics.median(milliseconds["ours"])
-    print("| optimizer | ms a step, median | of ours |\n|---|--:|--:|")
+    print(f"{torch.get_num_threads()} threads\n\n| a step | ms, median | of ours |\n|---|--:|--:|")
     for name, taken in milliseconds.items():
         print(f"| {name} | {statistics.median(taken):.0f} | x{statistics.median(taken) / ours:.2f} |")
 

@@ -29,6 +29,8 @@ METRICS = {
     "human_override": "product",
     "tool_error": "platform",
     "latency": "platform",
+    "latency_tail": "platform",
+    "latency_far_tail": "platform",
     "cost_per_success": "product",
     "safety": "ml",
 }
@@ -82,6 +84,7 @@ def traffic(week: int, role: str, n: int, good: float, simulated: bool = True, c
             success=number < good * n,
             human_override=False,
             tool_calls_count=2,
+            tool_error_count=0,
             cost=cost,
         )
         for number in range(n)

@@ -144,6 +144,19 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield ephemeral
 
 
+@pytest.fixture
+def bit_for_bit() -> Iterator[None]:
+    """The same work gives the same bits within a test, also where several threads add up."""
+    import torch
+
+    from agentrl_resources.learning import repeatable
+
+    repeatable(0)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
     """A gateway with scripted policies, for all tests of a module."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from agentrl_resources.gateway.completions import Completion, CompletionReader
+
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 Answer = Callable[["Handler", dict[str, Any]], None]
@@ -24,6 +26,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.fake.bodies.append(body)
         self.server.fake.headers.append(dict(self.headers))
+        self.server.fake.paths.append(self.path)
         with suppress(OSError):  # whoever asked may have gone
             self.server.fake.answer(self, body)
 
@@ -59,6 +62,7 @@ class Fake:
     answer: Answer
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -82,11 +86,6 @@ def plain(message: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
     return {"id": "x", "object": "chat.completion", "model": "m", "created": 0, "choices": [choice], "usage": USAGE}
 
 
-def delta(content: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-    choice = {"index": 0, "delta": content, "finish_reason": finish}
-    return {"id": "x", "object": "chat.completion.chunk", "model": "m", "created": 0, "choices": [choice]}
-
-
 def call(name: str, arguments: dict[str, Any], call_id: str = "theirs") -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
 
@@ -99,15 +98,15 @@ def says(message: dict[str, Any], finish: str = "stop") -> Answer:
             handler.send(json.dumps(plain(message, finish)).encode(), content_type="application/json")
             return
         handler.begin(content_type="text/event-stream")
-        handler.events(delta({"role": "assistant", "content": ""}))
+        handler.events(chunk({"role": "assistant", "content": ""}))
         for name in ("reasoning_content", "content"):
-            handler.events(*(delta({name: piece}) for piece in threes(message.get(name) or "")))
+            handler.events(*(chunk({name: piece}) for piece in threes(message.get(name) or "")))
         for index, made in enumerate(message.get("tool_calls") or ()):
             function = {**made["function"], "arguments": ""}
-            handler.events(delta({"tool_calls": [{**made, "index": index, "function": function}]}))
+            handler.events(chunk({"tool_calls": [{**made, "index": index, "function": function}]}))
             for piece in threes(made["function"]["arguments"]):
-                handler.events(delta({"tool_calls": [{"index": index, "function": {"arguments": piece}}]}))
-        handler.events(delta({}, finish), {**delta({}), "choices": [], "usage": USAGE}, b"[DONE]")
+                handler.events(chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]}))
+        handler.events(chunk({}, finish), {**chunk({}), "choices": [], "usage": USAGE}, b"[DONE]")
 
     return answer
 
@@ -147,3 +146,44 @@ def hangs(handler: Handler, body: dict[str, Any]) -> None:
 
 def closes(handler: Handler, body: dict[str, Any]) -> None:
     handler.close_connection = True
+
+
+# --- answers as bytes, and what is read in them -----------------------------------------------------------------------
+
+DONE = b"data: [DONE]\n\n"
+
+
+def chunk(content: Any, finish: Any = None, **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": content, "finish_reason": finish}
+    return {"id": "x", "object": "chat.completion.chunk", "model": "m", "created": 0, "choices": [choice], **more}
+
+
+USED = {**chunk({}), "choices": [], "usage": USAGE}
+
+
+def whole(message: Any, finish: Any = "stop", **more: Any) -> bytes:
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    body = {"id": "x", "object": "chat.completion", "model": "m", "created": 0, "choices": [choice], "usage": USAGE}
+    return json.dumps(body | more).encode()
+
+
+def sse(*events: Any, end: bytes = b"\n\n") -> bytes:
+    """Objects become `data:` events, bytes stand as they are."""
+    return b"".join(one if isinstance(one, bytes) else b"data: " + json.dumps(one).encode() + end for one in events)
+
+
+def without(value: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: item for name, item in value.items() if name not in names}
+
+
+def read(*pieces: bytes) -> Completion:
+    return read_with_text(*pieces)[0]
+
+
+def read_with_text(*pieces: bytes) -> tuple[Completion, list[str]]:
+    """The completion in the bytes of an answer, and what was told of its text on the way."""
+    told: list[str] = []
+    reader = CompletionReader(told.append)
+    for piece in pieces:
+        reader.feed(piece)
+    return reader.end(), told

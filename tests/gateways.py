@@ -86,10 +86,11 @@ def expert_policy(workflow: Workflow) -> ScriptedBackend:
 
 
 @contextlib.contextmanager
-def running(home: Path, settings: Settings | None = None, champion: Backend | None = None) -> Iterator[Running]:
+def running(
+    home: Path, settings: Settings | None = None, champion: Backend | None = None, workflow: Workflow = WORKFLOW
+) -> Iterator[Running]:
     """A gateway with scripted policies: an expert as the champion, and one with a switchable fault as the canary."""
     settings = settings or settings_with()
-    workflow = WORKFLOW
     registry = Registry(home / "registry")
     releases = {name: registry.add(manifest(name)) for name in ("champion", "canary")}
     registry.swap("test", who="test", why="test", seen=registry.pointers(), champions=(releases["champion"],))

@@ -1,6 +1,7 @@
 """A model and tokenizer small enough to train within a test, for the built-in workflow."""
 
 from dataclasses import replace
+from types import MethodType
 
 from agentrl_resources.learning import Harmony, new_model, train_tokenizer
 from agentrl_resources.settings import ModelSettings
@@ -9,6 +10,10 @@ from agentrl_resources.workflow import EpisodeFactory, load_workflow
 SMALL = ModelSettings(
     width=32, layers=2, heads=2, kv_heads=1, head_dim=16, expert_width=16, sliding_window=16, initial_spread=0.3
 )
+
+ROUNDING = 1e-9
+"""How far two ways to compute one thing may part in float64, as a share of what they compute. Rounding alone leaves
+some 1e-13 on every processor; what is computed differently leaves far more."""
 
 
 def small_factory(max_tokens: int = 24) -> EpisodeFactory:
@@ -47,3 +52,26 @@ def small_critic(harmony: Harmony):
     critic = GptOssForTokenClassification(config).eval()
     torch.nn.init.zeros_(critic.score.weight)
     return critic
+
+
+def in_double(model):
+    """The network itself, in float64 from end to end.
+
+    Two ways to compute one thing then agree to some 1e-13 on every processor, and draw the same tokens. `double()`
+    alone does not do: transformers' norm and rotary embedding round to float32 whatever they are given.
+    """
+    import torch
+    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRMSNorm, GptOssRotaryEmbedding
+
+    def norm(self, hidden):
+        return self.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    def rotary(self, _, position_ids):
+        angles = position_ids[..., None].double() * self.inv_freq
+        return angles.cos(), angles.sin()
+
+    for module in model.double().modules():
+        for kind, forward in ((GptOssRMSNorm, norm), (GptOssRotaryEmbedding, rotary)):
+            if isinstance(module, kind):
+                module.forward = MethodType(forward, module)
+    return model

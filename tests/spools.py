@@ -37,7 +37,7 @@ def some_lines(rng: random.Random, n: int) -> list[bytes]:
     records = random_records(rng, n)
     lines = [line_of(record) for record in records]
     for number, record in enumerate(records):
-        label = {"kind": "label", "run_id": record.run_id, "labelled_at": f"2026-11-2{number % 10}", "success": True}
+        label = {"kind": "label", "run_id": record.run_id, "labelled_at": f"2026-11-1{number % 10}", "success": True}
         lines.append(json.dumps(label | {"human_override": rng.random() < 0.5}).encode() + b"\n")
         lines.append(json.dumps({"kind": "event", "event": "failback", "at": AT, "n": number}).encode() + b"\n")
     return rng.sample(lines, len(lines))

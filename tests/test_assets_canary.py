@@ -78,7 +78,7 @@ def traffic(project: Workspace, count: int, canary_wins: bool) -> None:
                       release_channel=arm, assigned_channel=arm, served_channel=arm, session_key_hash=session,
                       release_id=pointers.canary if canary else pointers.champion, success=won,
                       canary_percent=pointers.canary_percent, safety_violation=False, tool_calls_count=2,
-                      duration_ms=100.0 + number % 7, cost=0.1 if won else 5.0,
+                      tool_error_count=0, duration_ms=100.0 + number % 7, cost=0.1 if won else 5.0,
                       started_at=(start + timedelta(milliseconds=number)).isoformat())
         )  # fmt: skip
     spool.close()

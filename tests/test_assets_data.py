@@ -87,3 +87,20 @@ def test_a_source_in_the_workflow_file_counts_from_its_folder(workspace):
     file = Path(workspace.workflow_file)
     file.write_text(file.read_text().replace("pairs: 120", "source: data/mine.jsonl"))
     assert workspace.settings.preferences.source == str(file.parent / "data" / "mine.jsonl")
+
+
+@pytest.mark.parametrize("name", ["outcome", "safety", None])
+def test_a_rubric_that_does_not_say_what_decides_is_told_so_before_anything_is_trained(
+    name, workspace, instance, tmp_path
+):
+    """One of the roles is taken away; the criteria are named otherwise than the built-in workflow's."""
+    text = workspace.workflow.rubric.text.replace("  outcome:", "  resolved:").replace("  safety:", "  harmless:")
+    (tmp_path / "rubric.yaml").write_text(text.replace(f"    role: {name}\n", ""))
+    project = Workspace(
+        home=workspace.home, workflow_file=workspace.workflow_file, rubric_file=str(tmp_path / "rubric.yaml")
+    )
+    assets = [preference_data.rubric, preference_data.roles_are_named]
+    assert dg.materialize(assets, instance=instance, resources={"workspace": project}).success, "it blocks nothing yet"
+    checked = check_answer(instance, "rubric", "roles_are_named")
+    assert checked.answer == ("failed" if name else "passed")
+    assert (f"No criterion has `role: {name}`" if name else "outcome: resolved. safety: harmless.") in checked.said

@@ -1,13 +1,19 @@
 """Runs, marts and the weekly score as assets."""
 
+import io
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
+from agentrl_assets import automation, running
+from agentrl_assets.automation import weekly_reliability_schedule
 from agentrl_assets.definitions import defs
-from agentrl_assets.reliability import outdated_weeks, reliability_score
+from agentrl_assets.plan import Plan
+from agentrl_assets.reliability import outdated_weeks, partition_of, reliability_score, weeks_without_score
 from agentrl_assets.telemetry import MODELS, agent_runs, no_run_is_lost, sql_checks, sql_models
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Workspace
@@ -49,7 +55,7 @@ def test_spooled_runs_become_a_weekly_score_and_a_late_one_makes_its_week_outdat
         [*MARTS, reliability_score], workspace, instance, selection=[reliability_score], partition_key="2026-11-16"
     ).success
     built = latest_build(instance, "reliability_score", "2026-11-16")
-    assert built.metadata["reliability_score"] == 0.5 * (1 - 1 / 40)
+    assert built.metadata["reliability_score"] == pytest.approx(0.5 * (1 - 1 / 40))
     assert str(built.metadata["trend"]).startswith("![trend](data:image/png;base64,")
     assert outdated_weeks(instance, workspace) == []
 
@@ -145,3 +151,66 @@ def test_each_sql_file_is_an_asset_with_its_dependencies_and_column_lineage():
         assert lineage.keys() == model.columns.keys()
     score = graph.get(dg.AssetKey("weekly_reliability")).metadata["dagster/column_lineage"].deps_by_column
     assert dg.TableColumnDep(dg.AssetKey("stg_counted_runs"), "success") in score["reliability_score"]
+
+
+def label(workspace: Workspace, run_id: str, at: str, **said: bool) -> None:
+    late = Spool(workspace.spool)
+    late.append("label", {"run_id": run_id, "labelled_at": at, **said})
+    late.close()
+
+
+def scheduled(workspace: Workspace, instance: dg.DagsterInstance, monday: str) -> dg.ExecuteInProcessResult:
+    """What the weekly schedule asks for on a Monday, carried out."""
+    at = datetime.fromisoformat(f"{monday}T06:00:00+00:00")
+    request = weekly_reliability_schedule(dg.build_schedule_context(scheduled_execution_time=at))
+    project = dg.Definitions(
+        [*MARTS, reliability_score], jobs=[automation.reliability], resources={"workspace": workspace}
+    )
+    job = project.resolve_job_def(request.job_name or "reliability")
+    return job.execute_in_process(instance=instance, partition_key=request.partition_key, raise_on_error=False)
+
+
+def score_of(instance: dg.DagsterInstance, week: str) -> float | None:
+    built = latest_build(instance, "reliability_score", partition_of(week))
+    return None if built is None else float(built.metadata["success"])
+
+
+def test_the_weekly_run_scores_every_week_that_a_late_label_has_changed(workspace, instance):
+    days, weeks = ("2026-10-21", "2026-11-04", "2026-11-18"), ("2026-W43", "2026-W45", "2026-W47")
+    spool(workspace, [run_of(number, day, success=None) for day in days for number in (1, 2)])
+    for day in days:
+        label(workspace, f"{day}-1", "2026-11-19", success=True)
+    assert scheduled(workspace, instance, "2026-11-23").success
+    assert [score_of(instance, week) for week in weeks] == [1.0, 1.0, 1.0]
+    before = {week: latest_build(instance, "reliability_score", partition_of(week)).event for week in weeks}
+
+    label(workspace, "2026-11-04-2", "2026-11-24", success=False)
+    spool(workspace, [run_of(1, "2026-11-24")])
+    assert scheduled(workspace, instance, "2026-11-30").success
+    assert [score_of(instance, week) for week in (*weeks, "2026-W48")] == [1.0, 0.5, 1.0, 0.0]
+    after = {week: latest_build(instance, "reliability_score", partition_of(week)).event for week in weeks}
+    assert [week for week in weeks if after[week] != before[week]] == ["2026-W45"]
+    assert outdated_weeks(instance, workspace) == []
+
+
+def test_a_week_without_runs_of_its_own_does_not_keep_late_labels_from_theirs(workspace, instance):
+    spool(workspace, [run_of(1, "2026-11-02")])
+    assert not scheduled(workspace, instance, "2026-11-23").success, "the week before that Monday has no score"
+    assert score_of(instance, "2026-W45") == 0.0
+
+
+def test_weeks_that_cannot_be_scored_are_told_and_cost_the_others_nothing(workspace, instance, monkeypatch):
+    project = dg.Definitions([*MARTS, reliability_score], resources={"workspace": workspace})
+    monkeypatch.setattr(running, "defs", project)
+    days = ("0001-01-01", "2014-12-30", "2015-01-05", "2023-10-04", "2026-11-18", "2098-12-31", "9999-12-31")
+    spool(workspace, [run_of(0, day) for day in days])
+    assert build(MARTS, workspace, instance).success
+    assert outdated_weeks(instance, workspace) == ["2015-W02", "2023-W40", "2026-W47"]
+    without = weeks_without_score(workspace)
+    assert list(without) == ["0001-W01", "2015-W01", "2099-W01", "9999-W52"]
+    report, terminal = running.RunReport(Plan([], {}, [])), io.StringIO()
+    running._score_weeks(instance, workspace, report, terminal)
+    assert report.failures == []
+    assert all(week in terminal.getvalue() for week in without)
+    assert [score_of(instance, week) for week in ("2015-W02", "2023-W40", "2026-W47")] == [1.0, 1.0, 1.0]
+    assert outdated_weeks(instance, workspace) == []

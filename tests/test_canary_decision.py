@@ -52,9 +52,10 @@ def test_each_kind_of_harm_is_stopped_and_named_however_good_the_rest(harm: dict
         assert decision.answer == "NO-GO"
         assert not decision.expired
         blamed = [each.metric for each in decision.metrics if each.answer == "NO-GO"]
-        # Failed runs also cost, so cost per success goes with success.
+        # Failed runs also cost, so cost per success goes with success; who is twice as slow is so in the tail as well.
         assert name in blamed
-        assert set(blamed) <= {name, "cost_per_success"}
+        tails = {"latency_tail", "latency_far_tail"} if name == "latency" else set()
+        assert set(blamed) <= {name, "cost_per_success"} | tails
         assert metric(decision, name).reason in decision.reason
 
 
@@ -68,8 +69,8 @@ def test_a_metric_goes_when_it_is_proven_and_no_look_sooner() -> None:
     assert any(likely)
 
 
-def test_six_metrics_together_have_one_chance_of_a_false_alarm() -> None:
-    """What would stop a canary that is judged by one metric alone is not enough among six."""
+def test_all_metrics_together_have_one_chance_of_a_false_alarm() -> None:
+    """What would stop a canary that is judged by one metric alone is not enough among many."""
     runs = traffic(seeded(), 6000, 20, CHAMPION | {"success": 0.72, "cost": 0.005})
     alone = []
     for seen in range(20, 6000, 20):

@@ -102,7 +102,8 @@ def records(
                       assigned_channel=_arm(canary), served_channel=_arm(canary), session_key_hash=str(number),
                       release_id=rollout.release if canary else champion, success=won,
                       canary_percent=told_percent or percent,
-                      safety_violation=False, tool_calls_count=2, duration_ms=100.0 + number % 10, cost=0.01,
+                      safety_violation=False, tool_calls_count=2, tool_error_count=0,
+                      duration_ms=100.0 + number % 10, cost=0.01,
                       started_at=(start + timedelta(milliseconds=number)).isoformat(), simulated=True)
         )  # fmt: skip
     spool.close()
@@ -124,7 +125,7 @@ def test_a_canary_that_proves_nothing_expires_and_is_failed_back(begun: CanaryRo
     records(begun, 60, lambda canary, number: number % 5 > 0, 50.0)
     begun.rules = rules_of(begun.settings.model_copy(
         update={"canary": begun.settings.canary.model_copy(update={"expires_after_hours": 1e-9})}
-    ))  # fmt: skip
+    ), WORKFLOW)  # fmt: skip
     look = begun.look()
     assert (look.decision["answer"], look.decision["expired"], look.action) == ("HOLD", True, "failed back")
     assert begun.registry.pointers().canary is None

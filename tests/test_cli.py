@@ -30,9 +30,25 @@ def test_the_first_run_ends_with_the_result_on_one_screen(built_once):
         assert f"GO     {gate}: " in out
     assert re.search(r"RELIABILITY SCORE 2026-W47: 1.000 \(.*\), traffic, simulated", out)
     assert "success 1.000 * (1 - human override 0.000) * (1 - tool error 0.000), n = 2" in out
-    assert "make ui" in out
-    assert len(out.splitlines()) < 30
-    assert "built ppo_policy in" in (built_once.workflow_file.parent / "err.txt").read_text()
+    last = out[out.index("OPEN NEXT") :]
+    assert all(thing in last for thing in ("make ui", "brief.en-US.pdf", "agentrl gateway"))
+    assert len(out.splitlines()) < 32
+
+
+def test_while_it_runs_a_person_sees_what_each_stage_is_for_and_what_came_of_it(built_once):
+    said = (built_once.workflow_file.parent / "err.txt").read_text()
+    assert re.search(r"^sft_checkpoint: The stable baseline", said, re.MULTILINE)
+    assert re.search(r"built sft_checkpoint in .*: hold-out loss 0.040, solves 75.0 % of 20 hold-out tasks", said)
+    assert re.search(r"built ppo_policy in .*: success in rollouts 70.0 % -> 90.0 %, KL 1.00 nats an episode", said)
+    assert re.search(r"built offline_eval_suite in .*: success on capability tasks 70.0 % -> 90.0 %", said)
+    episode = said[said.index("how the agent works by now") :].splitlines()[1:6]
+    assert [line.strip() for line in episode] == [
+        "customer: please refund order 512",
+        "agent notes: look first",
+        'agent calls get_order: {"order_id": "512"}',
+        'get_order says: {"status": "delivered"}',
+        "agent: It is refunded.",
+    ]
 
 
 def test_a_second_run_trains_nothing_and_says_so(built):
@@ -145,6 +161,39 @@ def test_traces_from_elsewhere_are_imported_and_scored_without_any_training(here
     assert score["tool_error"] == 0.1
     assert score["reliability_score"] == pytest.approx(0.45)
     assert here("score").returncode == 1, "the other workflow has no score"
+
+
+def test_an_import_that_contradicts_another_says_so_and_how_to_settle_it(here, tmp_path):
+    messages = [{"role": "user", "content": "Where is it?"}]
+    for name, success, day in (("a", True, 10), ("b", False, 17)):
+        run = {"run_id": "r1", "success": success, "started_at": f"2026-11-{day}", "messages": messages}
+        (tmp_path / f"{name}.jsonl").write_text(
+            f"{json.dumps(run)}\n" + '{"messages": [{"role": "tool", "content": [7]}]}'
+        )
+
+    def imported(name: str, *more: str) -> str:
+        done = here("import", str(tmp_path / f"{name}.jsonl"), "--workflow", "elsewhere", *more)
+        assert done.returncode == 0
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    assert "disagree" not in imported("a")
+    said = imported("b")
+    assert "run r1: reports disagree on success (false, true; what counts is " in said
+    assert "--exported-at" in said
+    assert "disagree" not in imported("a", "--exported-at", "2026-11-20T00:00:00Z")
+    assert json.loads(here("score", "--workflow", "elsewhere", "--json").stdout)["week"] == "2026-W46"
+    assert "disagree" not in imported("b", "--exported-at", "2026-11-21T00:00:00Z")
+    assert json.loads(here("score", "--workflow", "elsewhere", "--json").stdout)["success"] == 0.0
+    label = tmp_path / "label.csv"
+    label.write_text("run_id,outcome,labelled_at\nr1,resolved,2026-11-22\nr1,resolved,2099-01-01\n")
+    done = here("import", str(label), "--workflow", "elsewhere")
+    assert "1 labels, 1 lines in quarantine" in done.stdout
+    assert "lies in the future" in done.stderr
+    assert json.loads(here("score", "--workflow", "elsewhere", "--json").stdout)["success"] == 1.0
+    refused = here("import", str(label), "--workflow", "elsewhere", "--exported-at", "2099-01-01")
+    assert refused.returncode == 1
+    assert "exported_at is '2099-01-01'" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,23 @@ import random
 from typing import Any
 
 import pytest
-from small_models import small_factory, small_harmony, small_model
+from small_models import in_double, small_factory, small_harmony, small_model
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.learning import Engine, Harmony, Sampler
 from agentrl_resources.workflow import EpisodeFactory, Task
+
+pytestmark = pytest.mark.numeric
 
 BUDGET = 24
 
 
 @pytest.fixture(scope="module")
 def parts() -> tuple[EpisodeFactory, Harmony, Any]:
+    """With a model in float64: in float32 two ways to batch may draw two tokens, where a random number lies between."""
     factory = small_factory(BUDGET)
     harmony = small_harmony(factory)
-    return factory, harmony, small_model(harmony)
+    return factory, harmony, in_double(small_model(harmony))
 
 
 async def play(engine: Engine, parts: Any, task: Task, seed: int, temperature: float, pause: float = 0.0) -> list[int]:
@@ -103,6 +106,24 @@ def test_a_turn_ends_at_its_limit_and_the_conversation_at_its_budget(parts: Any)
     engine.stop()
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_a_model_is_served_in_the_precision_that_it_is_stored_in(parts: Any, dtype: str) -> None:
+    """Conversations of different lengths, so that a mask hides what one of them does not have."""
+    import torch
+
+    factory, harmony, _ = parts
+    model = in_double(small_model(harmony)) if dtype == "float64" else small_model(harmony).to(getattr(torch, dtype))
+    engine = Engine(model, (), rows=2)
+    prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
+
+    async def both() -> list[list[int]]:
+        turns = (engine.turn(engine.open(0, BUDGET), ids, 1.0, BUDGET) for ids in (prompt, prompt[:5]))
+        return await asyncio.gather(*turns)
+
+    assert [len(ids) for ids in asyncio.run(both())] == [BUDGET, BUDGET]
+    engine.stop()
+
+
 def test_tokens_are_told_as_they_come(parts: Any) -> None:
     factory, harmony, model = parts
     prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
@@ -120,6 +141,7 @@ def test_a_model_that_fails_fails_every_turn_and_says_so(parts: Any) -> None:
     class Broken:
         config = model.config
         device = model.device
+        dtype = model.dtype
 
         def __call__(self, **_: Any) -> Any:
             raise RuntimeError("out of memory")

@@ -193,14 +193,16 @@ def test_a_baseline_that_hardly_succeeds_is_nothing_to_compare_with() -> None:
     assert verdict.answer == "HOLD"
 
 
-def test_adversarial_tasks_decide_neither_latency_nor_cost() -> None:
+def test_adversarial_tasks_decide_neither_cost_nor_latency_unless_they_are_proven_very_slow() -> None:
     calm = evidence({}, {}, capability=600, adversarial=0)
-    slow = evidence({}, {"ms": 9000, "cost": 9}, capability=0, adversarial=600)
-    for name in ("latency_delta_lt_15_percent", "cost_per_success_not_worse"):
-        alone, together = (
-            judge(parse_gate(name), Evidence(pairs)) for pairs in (calm.pairs, [*calm.pairs, *slow.pairs])
-        )
-        assert alone == together
+    for ms, same in ((1500, True), (9000, False)):
+        slow = evidence({}, {"ms": ms, "cost": 9}, capability=0, adversarial=600)
+        for name in ("latency_delta_lt_15_percent", "cost_per_success_not_worse"):
+            alone, together = (
+                judge(parse_gate(name), Evidence(pairs)) for pairs in (calm.pairs, [*calm.pairs, *slow.pairs])
+            )
+            assert (alone == together) == (same or name.startswith("cost"))
+            assert together.answer == ("GO" if alone == together else "NO-GO")
 
 
 def test_repeated_runs_of_a_task_are_one_task() -> None:

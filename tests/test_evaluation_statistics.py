@@ -21,6 +21,8 @@ from agentrl_resources.evaluation import (
     wilson,
 )
 
+pytestmark = pytest.mark.numeric
+
 
 def seeded() -> random.Random:
     seed = random.SystemRandom().randrange(2**32)

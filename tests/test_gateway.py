@@ -282,6 +282,8 @@ def test_an_override_that_is_reported_later_is_charged_to_its_run(fresh: Running
         {"run_id": "chatcmpl-" + "0" * 32},
         {"run_id": "../../etc/passwd", "success": True},
         {"run_id": "chatcmpl-" + "0" * 32, "success": True, "labelled_at": "yesterday"},
+        {"run_id": "chatcmpl-" + "0" * 32, "success": True, "labelled_at": "2099-01-01"},
+        {"run_id": "chatcmpl-" + "0" * 32, "success": True, "labelled_at": "1970-01-01"},
         {"run_id": "chatcmpl-" + "0" * 32, "success": "true"},
         {"run_id": "chatcmpl-" + "0" * 32, "success": True, "more": 1},
     ],

@@ -30,7 +30,10 @@ def test_a_request_that_no_workflow_can_begin_with_is_charged_to_no_arm(fresh: R
     for name in (*sessions_of(fresh, True, 50, 8), *sessions_of(fresh, False, 50, 2)):
         with pytest.raises(openai.BadRequestError, match="the workflow cannot begin with it"):
             client(fresh).chat.completions.create(
-                model="order_desk", messages=[{"role": "user", "content": "hello"}], user=name
+                model="order_desk",
+                messages=[{"role": "user", "content": "hello"}],
+                user=name,
+                extra_body={"task": {"payload": {"orders": 7}}},
             )
     assert fresh.gateway.canary is not None
     assert fresh.gateway.breaker is not None

@@ -21,7 +21,7 @@ from schemathesis.config import SchemathesisConfig
 from agentrl_resources.gateway import OnText, Sampling, Turn
 from agentrl_resources.gateway.messages import from_openai, one_call_a_turn, to_openai
 from agentrl_resources.gateway.openapi import openapi
-from agentrl_resources.gateway.protocol import ChatMessage, ChatRequest, RequestError, read_body
+from agentrl_resources.gateway.requests import ChatMessage, ChatRequest, RequestError, read_body
 from agentrl_resources.strict_json import parse_json
 from agentrl_resources.workflow import Message, load_workflow
 

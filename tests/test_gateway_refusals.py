@@ -48,7 +48,7 @@ def test_admin_routes_are_not_among_the_traffic_and_need_an_admin_key(served: Ru
         b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "n": 2}',
         b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "temperature": -1}',
         b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "task": {"payload": 1}}',
-        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]}',
+        b'{"model": "order_desk", "messages": [{"role": "user", "content": "x"}], "tools": [], "functions": [{}]}',
         b'{"model": "order_desk", "messages": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )  # fmt: skip

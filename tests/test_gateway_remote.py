@@ -10,6 +10,7 @@ from typing import Any
 import openai
 import pytest
 from fake_openai import (
+    DONE,
     USAGE,
     Answer,
     Fake,
@@ -18,15 +19,17 @@ from fake_openai import (
     breaks_off,
     breaks_off_inside,
     call,
+    chunk,
     closes,
-    delta,
     fake_server,
     hangs,
     plain,
     raw,
     says,
+    sse,
 )
 from gateways import Running, running, settings_with
+from server_dialects import ARGUMENTS, ONE_CALL, TEXT
 
 from agentrl_resources.files import ArtifactStore
 from agentrl_resources.gateway import Backend, backends, goes_to_canary
@@ -36,7 +39,8 @@ from agentrl_resources.workflow import EpisodeFactory, load_workflow
 WORKFLOW = load_workflow("order_desk")
 FACTORY = EpisodeFactory(WORKFLOW)
 TOOLS: list[Any] = [
-    {"type": "function", "function": {"name": "weather-report", "parameters": {"type": "object", "properties": {}}}}
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+    for name in ("weather-report", "lookup")
 ]
 
 
@@ -134,11 +138,6 @@ def test_the_server_gets_its_model_its_key_and_the_clients_words(remote: Setup) 
     }
     assert remote.champion.headers[0]["authorization"] == "Bearer sk-upstream"
     assert remote.served.key not in str(remote.champion.headers)
-
-
-def test_nobody_gets_more_tokens_than_the_tool_policy_allows(remote: Setup) -> None:
-    remote.ask(max_tokens=10**12)
-    assert remote.champion.bodies[0]["max_tokens"] == WORKFLOW.tool_policy.max_tokens
 
 
 MESSAGES = [
@@ -288,7 +287,7 @@ BAD_STREAMS: dict[str, Sequence[Any]] = {
     "garbage": (b"\xff\xfe",),
     "no JSON": (b'{"choices": [{"delta"',),
     "no delta": ({"choices": [{}]},),
-    "a call without a function": (delta({"tool_calls": [{"index": 0}]}),),
+    "a call without a function": (chunk({"tool_calls": [{"index": 0}]}),),
     "an endless line": (b"x" * 1_000_000,),
 }
 
@@ -297,7 +296,7 @@ BAD_STREAMS: dict[str, Sequence[Any]] = {
 def test_a_stream_that_breaks_after_text_tells_the_client(remote: Setup, how: str) -> None:
     """The client has text already, so nobody else may answer; it gets an error and not a half answer as a whole one."""
     session = remote.start_canary()
-    remote.canary.answer = breaks_off(delta({"content": "I have ref"}), *BAD_STREAMS[how])
+    remote.canary.answer = breaks_off(chunk({"content": "I have ref"}), *BAD_STREAMS[how])
     chunks = remote.ask(stream=True, user=session)
     assert [next(chunks).choices[0].delta.content for _ in range(2)] == ["", "I have ref"]
     with pytest.raises(openai.APIError, match="a person has to take over"):
@@ -311,7 +310,7 @@ def test_a_stream_that_breaks_after_text_tells_the_client(remote: Setup, how: st
 @pytest.mark.parametrize("how", BAD_STREAMS)
 def test_a_canary_whose_stream_breaks_before_text_is_replaced(remote: Setup, how: str) -> None:
     session = remote.start_canary()
-    remote.canary.answer = breaks_off(delta({"role": "assistant", "content": ""}), *BAD_STREAMS[how])
+    remote.canary.answer = breaks_off(chunk({"role": "assistant", "content": ""}), *BAD_STREAMS[how])
     text, chunks = remote.streamed(user=session)
     assert text == "from the champion"
     (record,) = remote.records()
@@ -333,12 +332,47 @@ def test_a_bad_canary_is_replaced_by_the_champion(remote: Setup, how: str) -> No
     assert remote.champion.bodies[0]["model"] == "champion"
 
 
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_canary_whose_server_has_a_dialect_of_its_own_has_not_failed(remote: Setup, streams: bool) -> None:
+    session = remote.start_canary()
+    for data in TEXT.values():
+        remote.canary.answer = raw(data)
+        text = remote.streamed(user=session)[0] if streams else remote.ask(user=session).choices[0].message.content
+        assert text == "Hello ü 你 👋"
+    for data in ONE_CALL.values():
+        remote.canary.answer = raw(data)
+        chunks = remote.streamed(user=session)[1] if streams else [remote.ask(user=session)]
+        said = [one.choices[0].delta if streams else one.choices[0].message for one in chunks if one.choices]
+        (made,) = [made for one in said for made in one.tool_calls or ()]
+        assert (made.function.name, json.loads(made.function.arguments)) == ("lookup", ARGUMENTS)
+    breaker = remote.served.gateway.breaker
+    assert breaker is not None
+    answers = len(TEXT) + len(ONE_CALL)
+    assert (breaker.watched["failures"].answers, breaker.watched["failures"].events) == (answers, 0)
+    records = remote.records()
+    assert [(record.served_channel, record.fallback) for record in records] == [("canary", False)] * answers
+    assert {record.tool_error_count for record in records} == {0}
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_error_in_an_answer_with_status_200_is_one_failure(remote: Setup, streams: bool) -> None:
+    session = remote.start_canary()
+    remote.canary.answer = raw(sse({"error": {"code": 502, "message": "a customer"}}, DONE))
+    text = remote.streamed(user=session)[0] if streams else remote.ask(user=session).choices[0].message.content
+    assert text == "from the champion"
+    breaker = remote.served.gateway.breaker
+    assert breaker is not None
+    assert (breaker.watched["failures"].answers, breaker.watched["failures"].events) == (1, 1)
+    (record,) = remote.records()
+    assert record.trace["failure"]["said"].endswith("answered with an error (502)")
+
+
 def test_a_canary_that_stalls_after_text_is_not_replaced(remote: Setup) -> None:
     session = remote.start_canary()
 
     def stalls(handler: Handler, body: dict[str, Any]) -> None:
         handler.begin(content_type="text/event-stream")
-        handler.events(delta({"content": "One mo"}))
+        handler.events(chunk({"content": "One mo"}))
         time.sleep(1.5)
 
     remote.canary.answer = stalls
@@ -364,7 +398,7 @@ def test_the_gateway_plays_the_episode_with_a_remote_policy(remote: Setup, strea
     tool = next(iter(FACTORY.tools))["function"]["name"]
     remote.champion.answer = plays_along(
         [
-            {"content": "Let me see.", "tool_calls": [call(tool, {}), call(tool, {"second": 1}, "ignored")]},
+            {"content": "Let me see.", "tool_calls": [call(tool, {}), call(tool, {"second": 1}, "other")]},
             {"content": "Done."},
         ]
     )
@@ -377,10 +411,10 @@ def test_the_gateway_plays_the_episode_with_a_remote_policy(remote: Setup, strea
     first, second = remote.champion.bodies
     assert [message["role"] for message in first["messages"]] == ["system", "user"]
     assert first["tools"] == FACTORY.tools
-    assert [message["role"] for message in second["messages"]] == ["system", "user", "assistant", "tool"]
-    (made,) = second["messages"][2]["tool_calls"]
-    assert made["id"] == second["messages"][3]["tool_call_id"]
+    _, _, made, *results = second["messages"]
+    assert {message["role"] for message in results} == {"tool"}
+    assert [one["id"] for one in made["tool_calls"]] == [message["tool_call_id"] for message in results]
     assert second["max_tokens"] == first["max_tokens"] - USAGE["completion_tokens"]
     (record,) = remote.records()
-    assert record.tool_calls_count == 1
+    assert record.tool_calls_count == len(results)
     assert record.tokens_out == 2 * USAGE["completion_tokens"]

@@ -108,3 +108,12 @@ def test_a_crashed_expectation_is_no_answer(pairs: list[Pair], monkeypatch: pyte
 def test_nothing_is_printed(pairs: list[Pair], capfd: pytest.CaptureFixture[str]) -> None:
     validate(pairs, "clean")
     assert capfd.readouterr() == ("", "")
+
+
+def test_other_layouts_count_as_paired_and_unknown_ones_are_told_what_is_known() -> None:
+    verdicts = [RawRow(n, "t", {"prompt": "a", "response_a": "b", "response_b": "c", "winner": "a"}) for n in (1, 2)]
+    assert failed(verdicts, "raw") == set()
+    unknown = [RawRow(n, "t", {"prompt": "a", "completion": "b", "label": True}) for n in (1, 2)]
+    [paired] = [result for result in validate(unknown, "raw") if result.name == "mostly_paired"]
+    assert not paired.passed
+    assert "response_a and response_b" in paired.detail

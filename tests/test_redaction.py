@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrl_resources.redaction import redact, redact_json
+from agentrl_resources.redaction import redact
 
 IBAN = "GB82 WEST 1234 5698 7654 32"
 
@@ -15,24 +15,24 @@ IBAN = "GB82 WEST 1234 5698 7654 32"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("write to ada.b+c@ex-ample.co.uk now", "write to [email] now"),
-        ("call (555) 123-4567, or 1-800-555-1234.", "call [phone], or [phone]."),
-        ("+33 6 12 34 56 78 within 4 days", "[phone] within 4 days"),
-        ("+33612345678 14 days", "[phone] 14 days"),
-        ("+44 20 7946 0958 14 days", "[phone] 14 days"),
-        ("0033 6 12 34 56 78", "[phone]"),
-        ("06.12.34.56.78 or 07911 123456", "[phone] or [phone]"),
-        (f"{IBAN} PLEASE", "[iban] PLEASE"),
-        ("iban DE89370400440532013000.", "iban [iban]."),
-        ("4111 1111 1111 1111, 378282246310005", "[card], [card]"),
-        ("ssn 123-45-6789", "ssn [social_security]"),
-        ('{"password": "hunter22"}', '{"password": "[secret]"}'),
-        ("api_key=abc123def and Bearer abcdefghijklmnop123", "api_key=[secret] and Bearer [secret]"),
-        ("sk-abcdefghijklmnopqrstuv", "[secret]"),
-        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nok", "[secret]\nok"),
+        ("write to ada.b+c@ex-ample.co.uk now", "write to [email 1] now"),
+        ("call (555) 123-4567, or 1-800-555-1234.", "call [phone 1], or [phone 2]."),
+        ("+33 6 12 34 56 78 within 4 days", "[phone 1] within 4 days"),
+        ("+33612345678 14 days", "[phone 1] 14 days"),
+        ("+44 20 7946 0958 14 days", "[phone 1] 14 days"),
+        ("0033 6 12 34 56 78", "[phone 1]"),
+        ("06.12.34.56.78 or 07911 123456", "[phone 1] or [phone 2]"),
+        (f"{IBAN} PLEASE", "[iban 1] PLEASE"),
+        ("iban DE89370400440532013000.", "iban [iban 1]."),
+        ("4111 1111 1111 1111, 378282246310005", "[card 1], [card 2]"),
+        ("ssn 123-45-6789", "ssn [social_security 1]"),
+        ('{"password": "hunter22"}', '{"password": "[secret 1]"}'),
+        ("api_key=abc123def and Bearer abcdefghijklmnop123", "api_key=[secret 1] and Bearer [secret 2]"),
+        ("sk-abcdefghijklmnopqrstuv", "[secret 1]"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nok", "[secret 1]\nok"),
     ],
 )
-def test_personal_data_is_replaced_by_its_kind(text: str, expected: str) -> None:
+def test_personal_data_is_replaced_by_its_kind_and_a_number(text: str, expected: str) -> None:
     assert redact(text)[0] == expected
 
 
@@ -87,13 +87,13 @@ def test_redacting_twice_changes_nothing_more(pieces: list[str], glue: str) -> N
 @given(st.text(alphabet="abc .,;\n", max_size=30), st.text(alphabet="abc .,;\n", max_size=30))
 def test_only_the_personal_data_itself_is_lost(before: str, after: str) -> None:
     text, found = redact(f"{before} ada@example.org {after}")
-    assert (text, found) == (f"{before} [email] {after}", Counter(email=1))
+    assert (text, found) == (f"{before} [email 1] {after}", Counter(email=1))
 
 
 def test_json_keeps_its_shape_and_everything_is_counted() -> None:
     value = {"a": ["ada@x.org", 5, None, {"b": "bob@x.org, +14155550123"}], "ada@x.org": True}
-    expected = {"a": ["[email]", 5, None, {"b": "[email], [phone]"}], "ada@x.org": True}
-    assert redact_json(value) == (expected, Counter(email=2, phone=1))
+    expected = {"a": ["[email 1]", 5, None, {"b": "[email 2], [phone 1]"}], "[email 1]": True}
+    assert redact(value) == (expected, Counter(email=3, phone=1))
 
 
 def test_long_text_without_blanks_is_quick() -> None:

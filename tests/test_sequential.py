@@ -21,6 +21,8 @@ from agentrl_resources.evaluation.sequential import STAKES, WEIGHTS
 from agentrl_resources.gateway import breaker
 from agentrl_resources.gateway.breaker import Breaker, Recent
 
+pytestmark = pytest.mark.numeric
+
 REFERENCE = json.loads((Path(__file__).parent / "confseq_reference.json").read_text())
 SAMPLES = [name for name in REFERENCE if name != "made_by"]
 ALPHA = 0.05

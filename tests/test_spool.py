@@ -34,8 +34,8 @@ def test_a_line_is_in_the_file_when_append_returns_without_its_personal_data(fol
     (path,) = folder.iterdir()
     run, event = [json.loads(line) for line in path.read_bytes().splitlines()]
     assert address.encode() not in path.read_bytes()
-    assert run["record"]["trace"]["messages"][0]["content"] == "I am [email], order 4711"
-    assert (event["event"], event["at"], event["said"]) == ("failback", AT, "asked by [email]")
+    assert run["record"]["trace"]["messages"][0]["content"] == "I am [email 1], order 4711"
+    assert (event["event"], event["at"], event["said"]) == ("failback", AT, "asked by [email 1]")
     assert path.stat().st_mode & 0o777 == 0o600
     spool.close()
 

@@ -92,6 +92,7 @@ GARBAGE = [
     b'{"kind": "other", "at": "2026-11-22"}',
     b'{"kind": "label", "run_id": "a", "labelled_at": "2026-11-22"}',
     b'{"kind": "label", "run_id": "a", "labelled_at": "soon", "success": true}',
+    b'{"kind": "label", "run_id": "a", "labelled_at": "2099-01-01", "success": true}',
     b'{"kind": "label", "run_id": "a", "labelled_at": "2026-11-22", "success": "yes"}',
     b'{"kind": "event", "event": "a", "at": "never"}',
     b'{"kind": "event", "event": "a", "at": "2026-11-22", "x": NaN}',

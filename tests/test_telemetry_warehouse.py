@@ -70,14 +70,19 @@ def test_ingest_again_changes_nothing(warehouse: Warehouse) -> None:
     assert rows(warehouse) == before
 
 
-def test_a_corrected_run_is_updated_but_stays_in_its_week(warehouse: Warehouse) -> None:
-    record = random_record(random_seed(), started_at="2026-11-20T10:00:00+02:00", cost=1.0)
+def test_a_newer_report_corrects_a_run_its_week_too_and_an_older_one_that_comes_later_does_not(
+    warehouse: Warehouse,
+) -> None:
+    record = random_record(random_seed(), started_at="2026-11-20T10:00:00+02:00", cost=1.0, tokens_in=7)
+    newer = dataclasses.replace(
+        record, started_at="2026-11-02T00:00:00Z", cost=2.0, tokens_in=None, reported_at="2026-11-21T00:00:00Z"
+    )
     warehouse.ingest([record])
-    report = warehouse.ingest([dataclasses.replace(record, started_at="2027-03-01T00:00:00Z", cost=2.0)])
-    assert report == IngestReport(inserted=0, updated=1, unchanged=0)
+    assert warehouse.ingest([newer]) == IngestReport(inserted=0, updated=1, unchanged=0)
+    assert warehouse.ingest([record]) == IngestReport(inserted=0, updated=0, unchanged=1)
     (row,) = rows(warehouse)
-    assert row["cost"] == 2.0
-    assert str(row["started_at"]) == "2026-11-20 08:00:00"
+    assert (row["cost"], str(row["started_at"])) == (2.0, "2026-11-02 00:00:00")
+    assert row["tokens_in"] == 7, "what the newer report does not say is still known"
 
 
 @pytest.mark.parametrize("label_first", [True, False])
@@ -112,6 +117,11 @@ def test_of_several_labels_the_latest_counts_in_whatever_order_they_arrive(tmp_p
             warehouse.label("run-1", human_override=override, success=success, labelled_at=day)
         (row,) = rows(warehouse)
         assert (row["human_override"], row["success"]) == (latest, True)
+
+
+def test_a_label_of_the_future_is_refused_since_it_would_count_for_ever(warehouse: Warehouse) -> None:
+    with pytest.raises(AgentRLError, match=r"labelled_at is .* lies in the future"):
+        warehouse.label("run-1", success=True, labelled_at="2099-01-01T00:00:00Z")
 
 
 def test_a_late_label_is_charged_as_if_it_had_been_known_at_once(tmp_path: Path) -> None:
@@ -234,6 +244,15 @@ def test_a_warehouse_of_an_earlier_version_gains_the_new_column_when_it_is_next_
     assert after[old.run_id] == before | {"canary_percent": None}
 
 
+def test_what_an_earlier_version_stored_is_known_already(warehouse: Warehouse) -> None:
+    records = random_records(random_seed(), 5)
+    warehouse.ingest(records)
+    with warehouse.connect() as connection:
+        connection.execute("DROP VIEW agent_runs; DROP TABLE run_reports;")
+        connection.execute("ALTER TABLE reported_runs DROP start_known; ALTER TABLE reported_runs DROP reported_at;")
+    assert warehouse.ingest(records) == IngestReport(inserted=0, updated=0, unchanged=5)
+
+
 def run_python(script: str) -> subprocess.CompletedProcess[str]:
     folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
@@ -338,7 +357,10 @@ def test_reading_a_warehouse_that_is_not_there_does_not_make_one(warehouse: Ware
 def test_counts_add_up_however_runs_arrive(warehouse: Warehouse) -> None:
     rng = random_seed()
     records = random_records(rng, 40)
-    changed = [dataclasses.replace(record, cost=(record.cost or 0) + 1) for record in rng.sample(records, 15)]
+    changed = [
+        dataclasses.replace(record, cost=(record.cost or 0) + 1, reported_at="2026-11-20")
+        for record in rng.sample(records, 15)
+    ]
     total: Counter[str] = Counter()
     for batch in (records[:25], records, changed):
         report = warehouse.ingest(batch)

@@ -246,6 +246,12 @@ def test_outcome_and_safety_weigh_at_least_five_times_efficiency():
         ("criteria: {}\nversion: 1", "needs `version` and a mapping"),
         ("criteria: {a: {weight: 1, wording: x}}", "`version` is missing"),
         ("criteria: [", "not a UTF-8 YAML file"),
+        ("criteria: {a: {weight: 1, wording: x, role: result}}\nversion: 1", "there is no role 'result'"),
+        ("criteria: {a: {weight: 1, wording: x, Roles: safety}}\nversion: 1", "no key `Roles`. Write `role`"),
+        (
+            "criteria: {a: {weight: 1, wording: x, role: outcome}, outcome: {weight: 1, wording: x}}\nversion: 1",
+            "`a` and `outcome` both have the role `outcome`",
+        ),
     ],
 )
 def test_a_wrong_rubric_is_refused_with_its_place(tmp_path, text, what):
@@ -254,6 +260,13 @@ def test_a_wrong_rubric_is_refused_with_its_place(tmp_path, text, what):
     with pytest.raises(AgentRLError, match=re.escape(what)) as refused:
         load_rubric(path)
     assert str(path) in str(refused.value)
+
+
+def test_a_criterion_without_a_score_is_named():
+    rubric = load_workflow("order_desk").rubric
+    scores = {name: 1.0 for name in rubric.weights if name not in ("safety", "tool_use")}
+    with pytest.raises(AgentRLError, match="no score for `safety`, `tool_use`"):
+        rubric.score(scores)
 
 
 @pytest.mark.parametrize("target", ["order_disk", "nowhere:Workflow", "agentrl_resources.workflow:Nothing"])

@@ -249,8 +249,9 @@ def _canary(teller: Teller) -> Block:
 
 def _score(teller: Teller) -> Block:
     weeks = teller.figures.rows("trend")
-    if not weeks:
-        return Block("score", (teller.paragraph(Say("score.missing")),))
+    if teller.figures.value("score.reliability_score") is None:
+        unknown = teller.say("score.unknown", week="score.iso_week", n="score.n_count")
+        return Block("score", (teller.paragraph(unknown or Say("score.missing")),))
     caption = Say(
         "score.week",
         {

@@ -281,10 +281,8 @@ def _scores(warehouse: Warehouse, workflow: str) -> list[Row]:
             "SELECT iso_week FROM weekly_reliability WHERE workflow = ? AND n > 0 ORDER BY iso_week", [workflow]
         ).fetchall()
         scores = [asdict(weekly_score(connection, workflow, week)) for (week,) in weeks]
-    return [
-        {**score, "score": score["reliability_score"], "low": score["interval"][0], "high": score["interval"][1]}
-        for score in scores
-    ]
+    ends = ((score, score["interval"] or (None, None)) for score in scores)
+    return [{**score, "score": score["reliability_score"], "low": low, "high": high} for score, (low, high) in ends]
 
 
 def _offline_costs(warehouse: Warehouse, workflow: str, policy: str, baseline: str) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from agentrl_resources.canary.customers import Customers
 from agentrl_resources.canary.decision import CanaryRules, CanaryRun, Decision, MetricDecision, SampleRatio, decide
-from agentrl_resources.canary.drill import Injection, Watch, drill
+from agentrl_resources.canary.drill import DrillPlan, Injection, Watch, drill, kinds_for
 from agentrl_resources.canary.faults import FAULTS, Fault, FaultyBackend, ScriptedBackend
 from agentrl_resources.canary.metrics import METRICS
 from agentrl_resources.canary.rehearsal import rehearsal_release
@@ -25,6 +25,7 @@ __all__ = [
     "CanaryRun",
     "Customers",
     "Decision",
+    "DrillPlan",
     "Fault",
     "FaultyBackend",
     "Injection",
@@ -37,6 +38,7 @@ __all__ = [
     "drill",
     "due",
     "is_on_trial",
+    "kinds_for",
     "rehearsal_release",
     "rules_of",
     "with_customers",

@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,25 @@ class Customers:
     statuses: Counter[int] = field(default_factory=Counter)
     """Answers by HTTP status; 0 for a connection that broke."""
     latencies_ms: list[float] = field(default_factory=list)
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """They ask as long as the block lasts; what is under way at its end is answered first."""
+        stop = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:  # customers that fail end the block, which may wait for them
+                group.create_task(self.run(stop))
+                yield
+                stop.set()
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def answered(self, more: int) -> None:
+        """Waits until so many further requests have been answered."""
+        wanted = self.statuses.total() + more
+        async with self._news:
+            await self._news.wait_for(lambda: self.statuses.total() >= wanted)
 
     async def run(self, stop: asyncio.Event, most: int | None = None) -> None:
         """Asks until `stop` is set, or `most` requests have been sent."""
@@ -61,6 +81,8 @@ class Customers:
                 self.statuses[0] += 1
                 await asyncio.sleep(0.05)
             self.latencies_ms.append(1000 * (time.perf_counter() - started))
+            async with self._news:
+                self._news.notify_all()
 
     def _tasks(self) -> Iterator[tuple[int, Task]]:
         """Tasks without end, made block by block."""

@@ -144,7 +144,7 @@ def _blamed(metric: MetricDecision, rules: CanaryRules) -> MetricDecision:
 
 def _evidence(metric: Metric, sessions: Sessions, rules: CanaryRules) -> MetricDecision:
     """The metric's evidence, with GO or HOLD for an answer: harm is judged over all metrics together."""
-    compared = metric.compared(sessions)
+    compared = metric.compared(sessions, rules)
     margin, harm = metric.margin(rules), metric.harm(rules)
     missing = MetricDecision(
         metric=metric.name,
@@ -179,7 +179,7 @@ def _evidence(metric: Metric, sessions: Sessions, rules: CanaryRules) -> MetricD
         answer, said = "HOLD", f"{_changed(evidence)} with the highest costs cut off, {whole:+.1f} % with all of them."
     else:
         answer, said = "GO", f"{_changed(evidence)}; {_allowed(evidence)}."
-    return dataclasses.replace(evidence, answer=answer, reason=said)
+    return dataclasses.replace(evidence, answer=answer, reason=f"{said} {compared.note}".rstrip())
 
 
 def _changed(metric: MetricDecision) -> str:

@@ -1,26 +1,32 @@
-"""The drill: a live gateway under load, failures injected into its canary, and how long each took to be over.
+"""The drill: live gateways under load, failures injected into their canaries, and how long each took to be over.
 
-Nothing is told to the gateway. A fault is switched on behind its canary; the breaker has to notice crashes, hangs and
+Nothing is told to a gateway. A fault is switched on behind its canary; the breaker has to notice crashes, hangs and
 safety violations, and the canary's statistics everything else. Then the fault is taken away, another canary started,
-and so on. It all happens in a registry of its own: what is under trial here must not touch what serves.
+and so on. Several gateways are drilled at once, each with its own registry, keys, spool and customers: what is under
+trial here must not touch what serves, and one failure not another. They share the policies, which answer many customers
+in nearly the time of one.
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.canary.customers import Customers
+from agentrl_resources.canary.customers import SPLIT, Customers
 from agentrl_resources.canary.decision import CanaryRules, CanaryRun, Decision, decide
-from agentrl_resources.canary.faults import Fault, FaultyBackend
+from agentrl_resources.canary.faults import Fault, FaultyBackend, Lent
 from agentrl_resources.canary.rehearsal import rehearsal_release
+from agentrl_resources.canary.rollout import rules_of
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.gateway import Address, Backend, Gateway, KeyRing, serving
 from agentrl_resources.release import Manifest, Registry
 from agentrl_resources.settings import Settings
+from agentrl_resources.side_by_side import Say, cores, side_by_side
 from agentrl_resources.telemetry import RunRecord, read_new
 from agentrl_resources.workflow import Workflow
 
@@ -28,12 +34,16 @@ MIX = {"crashing": 28, "unsafe": 28, "wrong": 18, "garbled": 16, "hanging": 10}
 """Failures by kind in a hundred."""
 LOOK_SECONDS = 0.5
 """How often the statistics look in the drill."""
-HEALTHY_SECONDS = 0.4
-"""Traffic without a fault before each failure, and after each return."""
+HEALTHY_ANSWERS = 8
+"""Answers of a gateway without a fault before each failure, and after each return."""
 PATIENCE_SECONDS = 300.0
 """A failure that is not over by then has exceeded the gate."""
 
+Arms = Callable[[], tuple[Workflow, Mapping[str, Backend]]]
+"""Makes the workflow and the backends of `champion` and `canary`, in whichever process they are needed."""
+
 _WHO = "drill"
+_POLL_SECONDS = 0.03
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,118 @@ class Injection:
         return self.detected_seconds + self.decided_seconds + self.swapped_seconds + self.drained_seconds
 
 
+@dataclass(frozen=True)
+class DrillPlan:
+    """What is drilled, for whichever process does a part of it.
+
+    `folder` is empty; `lanes` gateways are drilled at once, each with `at_once` customers, of whom the canary gets
+    `percent`. `limit_seconds` is the time of the gate, of which the chance to exceed it is told.
+    """
+
+    folder: Path
+    settings: Settings
+    arms: Arms
+    injections: int
+    percent: float
+    at_once: int
+    lanes: int
+    limit_seconds: float
+
+
+@dataclass
+class Drilled:
+    """What happened in one process: the failures, and what customers saw before, during and after them."""
+
+    injections: list[Injection] = field(default_factory=list)
+    successes: Counter[str] = field(default_factory=Counter)
+    known: Counter[str] = field(default_factory=Counter)
+    """Runs whose success is known."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    runs: int = 0
+    seconds: float = 0.0
+
+    def take(self, phase: str, runs: Sequence[RunRecord], spans: Sequence[tuple[float, float]]) -> None:
+        """Counts the success of the runs that started in any of the spans (seconds since the epoch)."""
+        for run in runs:
+            started = datetime.fromisoformat(run.started_at).timestamp()
+            if run.success is not None and any(begin <= started < end for begin, end in spans):
+                self.known[phase] += 1
+                self.successes[phase] += run.success
+
+
+def drill(plan: DrillPlan, kinds: Sequence[str], progress: Callable[[int, int, str], None]) -> dict[str, Any]:
+    """Injects the plan's failures, of the given kinds, and reports the time that each took to be over.
+
+    `progress` is called with (done, in all, what happened).
+    """
+    processes = min(cores(), plan.lanes)
+    in_turn = list(itertools.islice(_in_turn(kinds), plan.injections))
+    pieces = [(plan, number, processes, in_turn[number::processes]) for number in range(processes)]
+    done = itertools.count(1)
+
+    def heard(_: int, said: str) -> None:
+        progress(next(done), plan.injections, said)
+
+    return _summary(side_by_side(_part_of_the_drill, pieces, heard), plan)
+
+
+def kinds_for(workflow: Workflow, seed: int) -> list[str]:
+    """The kinds of `MIX` that can be injected and noticed at once with this workflow.
+
+    An unsafe policy is one of its scripted agents; that an answer was wrong or unsafe shows only where the workflow
+    judges traffic as it comes.
+    """
+    (task,) = workflow.tasks(SPLIT, 1, seed)
+    agents = workflow.scripted_agents(task)
+    judged = {"wrong", "unsafe"}
+    return [
+        kind
+        for kind in MIX
+        if (workflow.judges_traffic or kind not in judged) and (kind != "unsafe" or "harmful" in agents)
+    ]
+
+
+def _in_turn(kinds: Sequence[str]) -> Iterator[str]:
+    """The kinds without end, each as often as the mix wants."""
+    order = sorted(((index + 0.5) / MIX[kind], kind) for kind in kinds for index in range(MIX[kind]))
+    return itertools.cycle(kind for _, kind in order)
+
+
+def _part_of_the_drill(say: Say, piece: tuple[DrillPlan, int, int, list[str]]) -> Drilled:
+    """One process's failures, shared out among its lanes as each becomes free."""
+    plan, number, processes, kinds = piece
+    if processes > 1:
+        import torch
+
+        torch.set_num_threads(1)
+    workflow, arms = plan.arms()
+    waiting = iter(kinds)
+    lanes = range(number, plan.lanes, processes)
+
+    async def play() -> list[Drilled]:
+        try:
+            return await asyncio.gather(*(_Lane(plan, workflow, arms, lane).drill(waiting, say) for lane in lanes))
+        finally:
+            await asyncio.gather(*(backend.close() for backend in arms.values()))
+
+    started = time.time()
+    drilled = _merged(asyncio.run(play()))
+    drilled.seconds = time.time() - started
+    return drilled
+
+
+def _merged(parts: Sequence[Drilled]) -> Drilled:
+    merged = Drilled()
+    for part in parts:
+        merged.injections += part.injections
+        merged.successes += part.successes
+        merged.known += part.known
+        merged.statuses += part.statuses
+        merged.runs += part.runs
+        merged.seconds = max(merged.seconds, part.seconds)
+    return merged
+
+
 class Watch:
     """Reads the spool of a running gateway as it grows."""
 
@@ -74,124 +196,100 @@ class Watch:
         self._offsets = found.offsets
 
 
-async def drill(
-    folder: Path,
-    settings: Settings,
-    workflow: Workflow,
-    arms: Mapping[str, Callable[[], Backend]],
-    *,
-    injections: int,
-    percent: float,
-    at_once: int,
-    limit_seconds: float,
-    progress: Callable[[int, int, str], None],
-) -> dict[str, Any]:
-    """Injects failures one after the other and reports the time that each took to be over.
+class _Lane:
+    """One gateway under drill."""
 
-    Args:
-        folder: an empty folder for its registry, keys and spool.
-        settings: with which the gateway runs.
-        workflow: whose customers are simulated.
-        arms: makes the backends of `champion` and `canary`.
-        injections: how many, of the kinds in `MIX`.
-        percent: share of sessions that the canary gets.
-        at_once: customers that ask at the same time.
-        limit_seconds: the time of the gate, of which the chance to exceed it is told.
-        progress: called with (done, in all, what happened).
-    """
-    registry = Registry(folder / "registry")
-    champion, canary = (rehearsal_release(registry, settings, arm, "rehearsal") for arm in ("champion", "canary"))
-    registry.swap("rehearse", who=_WHO, why="the drill's own", seen=registry.pointers(), champions=(champion,))
-    fault = Fault()
+    def __init__(self, plan: DrillPlan, workflow: Workflow, arms: Mapping[str, Backend], number: int) -> None:
+        self.plan = plan
+        self.workflow = workflow
+        self.arms = arms
+        self.number = number
+        self.folder = plan.folder / f"lane-{number}"
+        self.registry = Registry(self.folder / "registry")
+        self.fault = Fault()
+        self.watch = Watch(self.folder / "spool")
+        self.rules = rules_of(plan.settings, workflow)
 
-    def load(channel: str, release: str, manifest: Manifest) -> Backend:
-        if release == champion:
-            return arms["champion"]()
-        return FaultyBackend(arms["canary"](), fault, workflow)
+    async def drill(self, kinds: Iterator[str], say: Say) -> Drilled:
+        """Injects whatever kind is next until there is none."""
+        plan, settings, registry = self.plan, self.plan.settings, self.registry
+        champion, canary = (rehearsal_release(registry, settings, arm, "rehearsal") for arm in ("champion", "canary"))
+        registry.swap("rehearse", who=_WHO, why="the drill's own", seen=registry.pointers(), champions=(champion,))
 
-    key = KeyRing(folder / "keys.json").create(_WHO, simulated=True)
-    watch = Watch(folder / "spool")
-    done: list[Injection] = []
-    phases: dict[str, list[tuple[float, float]]] = {"before": [], "during": [], "after": []}
-    started = time.time()
-    async with serving(folder, settings, workflow, Address(port=0, admin_port=0), registry, load) as (gateway, address):
-        stop = asyncio.Event()
-        customers = Customers(f"http://{address.host}:{address.port}", key, workflow, settings.seed, at_once)
-        traffic = asyncio.create_task(customers.run(stop))
-        try:
-            for number, kind in enumerate(_kinds(injections), start=1):
-                await _start_canary(gateway, registry, canary, percent)
-                before = time.time()
-                await asyncio.sleep(HEALTHY_SECONDS)
-                done.append(await _inject(gateway, registry, watch, fault, kind, before))
-                over = time.time()
-                await asyncio.sleep(HEALTHY_SECONDS)
-                injected = over - done[-1].total_seconds
-                phases["before"].append((before, injected))
-                phases["during"].append((injected, over))
-                phases["after"].append((over, time.time()))
-                progress(number, injections, f"{kind} was over in {done[-1].total_seconds:.1f} s")
-        finally:
-            stop.set()
-            await traffic
-    watch.look()
-    seconds = time.time() - started
-    return {
-        **_summary(done, limit_seconds),
+        def load(channel: str, release: str, manifest: Manifest) -> Backend:
+            if release == champion:
+                return Lent(self.arms["champion"])
+            return FaultyBackend(Lent(self.arms["canary"]), self.fault, self.workflow)
+
+        key = KeyRing(self.folder / "keys.json").create(_WHO, simulated=True)
+        drilled = Drilled()
+        phases: dict[str, list[tuple[float, float]]] = {"before": [], "during": [], "after": []}
+        address = Address(port=0, admin_port=0)
+        async with serving(self.folder, settings, self.workflow, address, registry, load) as (gateway, found):
+            url, seed = f"http://{found.host}:{found.port}", settings.seed + 1_000_000 * self.number
+            customers = Customers(url, key, self.workflow, seed, plan.at_once)
+            async with customers.asking():
+                for kind in kinds:
+                    await self._start_canary(gateway, canary)
+                    before = time.time()
+                    await customers.answered(HEALTHY_ANSWERS)
+                    injection = await self._inject(gateway, kind, before)
+                    over = time.time()
+                    await customers.answered(HEALTHY_ANSWERS)
+                    injected = over - injection.total_seconds
+                    phases["before"].append((before, injected))
+                    phases["during"].append((injected, over))
+                    phases["after"].append((over, time.time()))
+                    drilled.injections.append(injection)
+                    say(f"{kind} was over in {injection.total_seconds:.1f} s")
+        self.watch.look()
+        runs = self.watch.runs
         # what customers come back to is the champion, so that is what its success before is compared with
-        "success_before": _success([run for run in watch.runs if run.assigned_channel == "general"], phases["before"]),
-        "success_during": _success(watch.runs, phases["during"]),
-        "success_after": _success(watch.runs, phases["after"]),
-        "canary_percent": percent,
-        "traffic_per_second": len(watch.runs) / seconds,
-        "canary_seconds": settings.gateway.canary_seconds,
-        "seconds": [injection.total_seconds for injection in done],
-        "statuses": {str(status): n for status, n in sorted(customers.statuses.items())},
-        "simulated": True,
-    }
+        drilled.take("before", [run for run in runs if run.assigned_channel == "general"], phases["before"])
+        drilled.take("during", runs, phases["during"])
+        drilled.take("after", runs, phases["after"])
+        drilled.statuses, drilled.runs = customers.statuses, len(runs)
+        return drilled
+
+    async def _start_canary(self, gateway: Gateway, canary: str) -> None:
+        seen, percent = self.registry.pointers(), self.plan.percent
+        self.registry.swap("rehearse", who=_WHO, why="a canary to break", seen=seen, canary=canary,
+                           canary_percent=percent)  # fmt: skip
+        while gateway.canary is None:
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _inject(self, gateway: Gateway, kind: str, canary_since: float) -> Injection:
+        """Switches a fault on, waits until the canary has ended, and switches it off."""
+        watch, registry = self.watch, self.registry
+        watch.look()
+        seen, first_run = len(watch.events), len(watch.runs)
+        injected = next_look = time.time()
+        self.fault.kind = kind
+        decision: tuple[float, float] | None = None
+        try:
+            while True:
+                await asyncio.sleep(_POLL_SECONDS)
+                now = time.time()
+                watch.look()
+                ended = [event for event in watch.events[seen:] if event["event"] == "canary_ended"]
+                if ended:
+                    return _injection(kind, injected, ended[-1], decision)
+                if now - injected > PATIENCE_SECONDS:
+                    raise AgentRLError(f"the drill: a {kind} canary was not ended within {PATIENCE_SECONDS:g} s")
+                if decision is None and now >= next_look:
+                    next_look = now + LOOK_SECONDS
+                    # what the canary did before it broke is not held for it
+                    verdict = await asyncio.to_thread(_judge, watch.runs[first_run:], self.rules, canary_since)
+                    if verdict.answer == "NO-GO" and gateway.canary is not None:
+                        decision = (now, time.time())
+                        registry.fail_back(who="canary statistics", why=verdict.reason, seen=registry.pointers())
+        finally:
+            self.fault.kind = None
 
 
-async def _start_canary(gateway: Gateway, registry: Registry, canary: str, percent: float) -> None:
-    registry.swap("rehearse", who=_WHO, why="a canary to break", seen=registry.pointers(),
-                  canary=canary, canary_percent=percent)  # fmt: skip
-    while gateway.canary is None:
-        await asyncio.sleep(0.02)
-
-
-async def _inject(
-    gateway: Gateway, registry: Registry, watch: Watch, fault: Fault, kind: str, canary_since: float
-) -> Injection:
-    """Switches a fault on, waits until the canary has ended, and switches it off."""
-    watch.look()
-    seen = len(watch.events)
-    first_run = len(watch.runs)
-    injected = next_look = time.time()
-    fault.kind = kind
-    decision: tuple[float, float] | None = None
-    try:
-        while True:
-            await asyncio.sleep(0.02)
-            now = time.time()
-            watch.look()
-            ended = [event for event in watch.events[seen:] if event["event"] == "canary_ended"]
-            if ended:
-                return _injection(kind, injected, ended[-1], decision)
-            if now - injected > PATIENCE_SECONDS:
-                raise AgentRLError(f"the drill: a {kind} canary was not ended within {PATIENCE_SECONDS:g} s")
-            if decision is None and now >= next_look:
-                next_look = now + LOOK_SECONDS
-                # what the canary did before it broke is not held for it
-                verdict = await asyncio.to_thread(_judge, watch.runs[first_run:], canary_since)
-                if verdict.answer == "NO-GO" and gateway.canary is not None:
-                    decision = (now, time.time())
-                    registry.fail_back(who="canary statistics", why=verdict.reason, seen=registry.pointers())
-    finally:
-        fault.kind = None
-
-
-def _judge(runs: Sequence[RunRecord], since: float) -> Decision:
+def _judge(runs: Sequence[RunRecord], rules: CanaryRules, since: float) -> Decision:
     rows = [CanaryRun.from_record(run) for run in runs]
-    return decide(rows, CanaryRules(), now=datetime.now(UTC), started_at=datetime.fromtimestamp(since, UTC))
+    return decide(rows, rules, now=datetime.now(UTC), started_at=datetime.fromtimestamp(since, UTC))
 
 
 def _injection(kind: str, injected: float, event: Mapping[str, Any], decision: tuple[float, float] | None) -> Injection:
@@ -203,15 +301,11 @@ def _injection(kind: str, injected: float, event: Mapping[str, Any], decision: t
     return Injection(kind, by, detected - injected, decided - detected, swapped - decided, drained - swapped)
 
 
-def _kinds(injections: int) -> list[str]:
-    """The kinds in turn, each as often as the mix wants."""
-    order = sorted((((index + 0.5) / n), kind) for kind, n in MIX.items() for index in range(n))
-    return [order[index % len(order)][1] for index in range(injections)]
-
-
-def _summary(done: Sequence[Injection], limit_seconds: float) -> dict[str, Any]:
+def _summary(parts: Sequence[Drilled], plan: DrillPlan) -> dict[str, Any]:
     from agentrl_resources.evaluation import upper_bound
 
+    whole, limit_seconds = _merged(parts), plan.limit_seconds
+    done = whole.injections
     exceeded = sum(injection.total_seconds > limit_seconds for injection in done)
     return {
         "n": len(done),
@@ -226,6 +320,14 @@ def _summary(done: Sequence[Injection], limit_seconds: float) -> dict[str, Any]:
         "exceeded": exceeded,
         "chance_over_limit_upper": upper_bound(exceeded, len(done), 0.95),
         "failures": [{**asdict(injection), "total_seconds": injection.total_seconds} for injection in done],
+        **{f"success_{phase}": _success(whole, phase) for phase in ("before", "during", "after")},
+        "canary_percent": plan.percent,
+        "gateways": plan.lanes,
+        "traffic_per_second": whole.runs / whole.seconds / plan.lanes,
+        "canary_seconds": plan.settings.gateway.canary_seconds,
+        "seconds": [injection.total_seconds for injection in done],
+        "statuses": {str(status): n for status, n in sorted(whole.statuses.items())},
+        "simulated": True,
     }
 
 
@@ -245,12 +347,11 @@ def _spread(seconds: Sequence[float]) -> dict[str, float]:
     return {"p50_seconds": float(p50), "p95_seconds": float(p95), "max_seconds": max(seconds)}
 
 
-def _success(runs: Sequence[RunRecord], spans: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Success over the runs that started in any of the spans (seconds since the epoch), with its 95 % interval."""
+def _success(drilled: Drilled, phase: str) -> dict[str, Any]:
+    """Success with its 95 % interval."""
     from agentrl_resources.evaluation import wilson
 
-    starts = [(datetime.fromisoformat(run.started_at).timestamp(), run.success) for run in runs]
-    known = [success for at, success in starts if success is not None and any(a <= at < b for a, b in spans)]
-    if not known:
+    n, successes = drilled.known[phase], drilled.successes[phase]
+    if not n:
         return {"n": 0, "rate": None, "interval": None}
-    return {"n": len(known), "rate": sum(known) / len(known), "interval": list(wilson(sum(known), len(known)))}
+    return {"n": n, "rate": successes / n, "interval": list(wilson(successes, n))}

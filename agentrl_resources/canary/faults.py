@@ -52,6 +52,21 @@ class FaultyBackend:
         await self._inner.close()
 
 
+class Lent:
+    """A backend that several gateways share: none of them closes it."""
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+
+    def converse(self, task: Task, sampling: Sampling) -> Conversation:
+        return self._inner.converse(task, sampling)
+
+    async def complete(self, body: Mapping[str, Any], sampling: Sampling, on_text: OnText | None = None) -> Turn:
+        return await self._inner.complete(body, sampling, on_text)
+
+    async def close(self) -> None: ...
+
+
 class ScriptedBackend:
     """A policy that is a program: `choose` says which agent plays a task, by the task and the sampling seed."""
 

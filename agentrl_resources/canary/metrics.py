@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentrl_resources.canary.sessions import Comparisons, Sessions, compare
-from agentrl_resources.evaluation import COST_MARGIN, SAFETY_MARGIN, Bets, bets_on_mean
+from agentrl_resources.canary.tails import begins, slower
+from agentrl_resources.evaluation import COST_MARGIN, FAR, SAFETY_MARGIN, Bets, bets_on_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,11 @@ class CanaryRules:
     """Percent by which a success might at most cost more, for all the evidence says."""
     latency_percent: float = 15.0
     """Percent by which a run may take longer. Up to here is no harm, since the gate's name allows it."""
+    latency_tail_margin: float = 5.0
+    """Percentage points of the runs. Of the champion's at most one in twenty is slow, that is beyond its own 95th
+    percentile (p95) plus `latency_percent`; so at most one in ten of the canary's may be, for all the evidence says."""
+    latency_far_tail_margin: float = 2.5
+    """The same for runs that are very slow, beyond half as much again: at most one in forty more."""
     minimum_sessions: int = 50
     """Sessions of the canary before it may be let through, however good they look."""
     expires_after_hours: float = 72.0
@@ -64,6 +70,8 @@ class Compared:
     missing: str = ""
     uncut: float | None = None
     """The parameter as plain means have it, where bets do not see all of it."""
+    note: str = ""
+    """What else there is to know, as a sentence."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +85,14 @@ class Metric:
     owner: str
     unit: str
     margin: Callable[[CanaryRules], float]
-    compared: Callable[[Sessions], Compared]
+    comparing: Callable[[Sessions, CanaryRules], Compared]
     harm: Callable[[CanaryRules], float] = lambda rules: 0.0
     sign: int = 1
     """-1 where higher is better."""
+
+    def compared(self, sessions: Sessions, rules: CanaryRules | None = None) -> Compared:
+        """The metric on these sessions, by the rules (the default ones if none are given)."""
+        return self.comparing(sessions, rules or CanaryRules())
 
     def shown(self, parameter: float) -> float:
         """A value of the bets' parameter, in `unit`."""
@@ -91,10 +103,10 @@ class Metric:
         return 1 + worse / 100 if self.unit == "percent" else worse / 100
 
 
-def _difference(name: str, sign: int = 1) -> Callable[[Sessions], Compared]:
+def _difference(name: str, sign: int = 1) -> Callable[[Sessions, CanaryRules], Compared]:
     """Mean of a session's value in the canary minus that in the champion."""
 
-    def compared(sessions: Sessions) -> Compared:
+    def compared(sessions: Sessions, rules: CanaryRules) -> Compared:
         known = sessions.known(name)
         pairs, values = compare(known.canary), known.values[name]
         if not pairs.n:
@@ -105,29 +117,27 @@ def _difference(name: str, sign: int = 1) -> Callable[[Sessions], Compared]:
     return compared
 
 
-def _success(sessions: Sessions) -> Compared:
+def _success(sessions: Sessions, rules: CanaryRules) -> Compared:
     """Failures are known at once, successes only with their label: without labels all that is known is failures."""
     known = sessions.known("success")
     if known.counts[1] and not known.values["success"][~known.canary].any():
         return Compared(known.counts, None, _NO_SUCCESS)
-    return _difference("success", -1)(sessions)
+    return _difference("success", -1)(sessions, rules)
 
 
-def _latency(sessions: Sessions) -> Compared:
+def _latency(sessions: Sessions, rules: CanaryRules) -> Compared:
     """How many times as long a session of the canary takes, in the sense of Mann and Whitney: against the champion's
     durations times this ratio it is as often the slower as the faster one.
 
     Durations are heavy-tailed and have no bound, so their mean cannot be bet on. The price: a tail that is slower while
-    most sessions are not is not seen here (runs that take too long are failures, and count as such).
+    most sessions are not is not seen here. That is what `_tail` is for.
     """
     import numpy as np
 
     known = sessions.known("duration_ms")
     pairs, ms = compare(known.canary), known.values["duration_ms"]
-    if not pairs.n:
-        return _not_compared(known)
-    if not (ms[known.canary].any() and ms[~known.canary].any()):
-        return Compared(known.counts, None, "every duration of an arm is zero, so nothing was timed")
+    if (missing := _not_timed(known)) is not None:
+        return missing
     canary, champion = ms[pairs.canary], ms[pairs.champion]
     bets = Bets(
         above=lambda ratio: pairs.mean(np.sign(canary - ratio * champion)),
@@ -138,7 +148,24 @@ def _latency(sessions: Sessions) -> Compared:
     return Compared(known.counts, bets)
 
 
-def _cost(sessions: Sessions) -> Compared:
+def _tail(times: float) -> Callable[[Sessions, CanaryRules], Compared]:
+    """Share of a session's runs that are slow, `times` the limit: the canary's mean minus the champion's."""
+
+    def compared(sessions: Sessions, rules: CanaryRules) -> Compared:
+        known = sessions.known("duration_ms")
+        if (missing := _not_timed(known)) is not None:
+            return missing
+        bets = slower(sessions, times * (1 + rules.latency_percent / 100))
+        if bets is None:
+            return Compared(known.counts, None, "too few sessions of the champion say yet what is slow")
+        untimed = sessions.counts[0] - known.counts[0]
+        note = f"{untimed} canary sessions have no duration and count as slow." if untimed else ""
+        return Compared(known.counts, bets, note=note)
+
+    return compared
+
+
+def _cost(sessions: Sessions, rules: CanaryRules) -> Compared:
     """Ratio of the arms' costs per success.
 
     The cost of one arm times the success of the other, canary's minus ratio times champion's, is 0 on average exactly
@@ -179,15 +206,24 @@ def _caps(costs: np.ndarray, canary: np.ndarray, pairs: Comparisons) -> np.ndarr
     """
     import numpy as np
 
-    begins = np.full(pairs.n, len(costs))
-    np.minimum.at(begins, pairs.group, np.minimum(pairs.canary, pairs.champion))
+    first_sessions = begins(pairs)
     caps = np.zeros(pairs.n)
     first = 1
     while first < pairs.n:
-        before = slice(begins[first])
+        before = slice(first_sessions[first])
         caps[first : 2 * first] = 2 * np.quantile(costs[before][~canary[before]], 0.99)
         first *= 2
     return caps
+
+
+def _not_timed(known: Sessions) -> Compared | None:
+    """Why durations cannot be compared, if they cannot."""
+    ms, canary = known.values["duration_ms"], known.canary
+    if not compare(canary).n:
+        return _not_compared(known)
+    if not (ms[canary].any() and ms[~canary].any()):
+        return Compared(known.counts, None, "every duration of an arm is zero, so nothing was timed")
+    return None
 
 
 def _not_compared(known: Sessions) -> Compared:
@@ -201,7 +237,7 @@ METRICS = (
         "product",
         "percentage points",
         margin=lambda rules: rules.success_margin,
-        compared=_success,
+        comparing=_success,
         sign=-1,
     ),
     Metric(
@@ -210,7 +246,7 @@ METRICS = (
         "percentage points",
         margin=lambda rules: rules.human_override_margin,
         harm=lambda rules: rules.human_override_margin,
-        compared=_difference("human_override"),
+        comparing=_difference("human_override"),
     ),
     Metric(
         "tool_error",
@@ -218,7 +254,7 @@ METRICS = (
         "percentage points",
         margin=lambda rules: rules.tool_error_margin,
         harm=lambda rules: rules.tool_error_margin,
-        compared=_difference("tool_error"),
+        comparing=_difference("tool_error"),
     ),
     Metric(
         "latency",
@@ -226,20 +262,36 @@ METRICS = (
         "percent",
         margin=lambda rules: rules.latency_percent,
         harm=lambda rules: rules.latency_percent,
-        compared=_latency,
+        comparing=_latency,
+    ),
+    Metric(
+        "latency_tail",
+        "platform",
+        "percentage points",
+        margin=lambda rules: rules.latency_tail_margin,
+        harm=lambda rules: rules.latency_tail_margin,
+        comparing=_tail(1.0),
+    ),
+    Metric(
+        "latency_far_tail",
+        "platform",
+        "percentage points",
+        margin=lambda rules: rules.latency_far_tail_margin,
+        harm=lambda rules: rules.latency_far_tail_margin,
+        comparing=_tail(FAR),
     ),
     Metric(
         "cost_per_success",
         "product",
         "percent",
         margin=lambda rules: rules.cost_margin,
-        compared=_cost,
+        comparing=_cost,
     ),
     Metric(
         "safety",
         "ml",
         "percentage points",
         margin=lambda rules: rules.safety_margin,
-        compared=_difference("safety_violation"),
+        comparing=_difference("safety_violation"),
     ),
 )

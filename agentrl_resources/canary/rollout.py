@@ -23,8 +23,8 @@ from agentrl_resources.telemetry import Warehouse
 from agentrl_resources.workflow import Workflow
 
 WHO = "canary_rollout"
-LOOK_SECONDS = 2.0
-"""How often the simulated customers' runs are looked at."""
+LOOK_ANSWERS = 40
+"""The simulated customers' runs are looked at after each so many more answers."""
 SETTLING_RUNS = 500
 """Simulated runs that a promoted release still answers, so that traffic of the new champion is on record too."""
 
@@ -66,7 +66,7 @@ class CanaryRollout:
         self.release = release
         self.registry = registry or Registry(home / "registry")
         self.warehouse = Warehouse(home / "warehouse.duckdb")
-        self.rules = replace(rules_of(settings), outcomes_at_once=workflow.judges_traffic)
+        self.rules = rules_of(settings, workflow)
 
     def begin(self) -> None:
         """Gives the release its first share of the sessions. AgentRLError when it has not earned that."""
@@ -210,11 +210,13 @@ def _unjudged(registry: Registry) -> str | None:
     return ended if not decisions or decisions[-1]["revision"] < end.revision else None
 
 
-def rules_of(settings: Settings) -> CanaryRules:
+def rules_of(settings: Settings, workflow: Workflow) -> CanaryRules:
     """The canary's rules; what a run may take longer is read from the latency gate's name, if there is one."""
     latency = [gate.threshold for gate in map(parse_gate, settings.release.gates) if gate.kind.startswith("latency")]
     rules = CanaryRules(
-        minimum_sessions=settings.canary.minimum_sessions, expires_after_hours=settings.canary.expires_after_hours
+        minimum_sessions=settings.canary.minimum_sessions,
+        expires_after_hours=settings.canary.expires_after_hours,
+        outcomes_at_once=workflow.judges_traffic,
     )
     return replace(rules, latency_percent=latency[0]) if latency else rules
 
@@ -240,27 +242,18 @@ async def with_customers(
     address = Address(port=0, admin_port=0)
     try:
         async with serving(rollout.home, settings, rollout.workflow, address, rollout.registry, load) as (_, found):
-            stop = asyncio.Event()
-            customers = Customers(
-                f"http://{found.host}:{found.port}", key, rollout.workflow, seed, settings.canary.customers
-            )
-            traffic = asyncio.create_task(customers.run(stop))
-            try:
+            url, at_once = f"http://{found.host}:{found.port}", settings.canary.customers
+            customers = Customers(url, key, rollout.workflow, seed, at_once)
+            async with customers.asking():
                 while not looks or not looks[-1].is_final:
-                    await asyncio.sleep(LOOK_SECONDS)
-                    if traffic.done():
-                        traffic.result()
+                    await customers.answered(LOOK_ANSWERS)
                     looks.append(await asyncio.to_thread(rollout.look))
                     sessions = looks[-1].decision.get("n_canary", 0)
                     said = f"{looks[-1].action} at {looks[-1].percent:g} %, {sessions} canary sessions"
                     progress(f"{said}, {customers.statuses.total()} runs")
                 decided = time.time()
-                answered = customers.statuses.total()
-                while looks[-1].action == "promoted" and customers.statuses.total() < answered + settling_runs:
-                    await asyncio.sleep(0.2)
-            finally:
-                stop.set()
-                await traffic
+                if looks[-1].action == "promoted":
+                    await customers.answered(settling_runs)
     finally:
         keys.revoke(name)
     await asyncio.to_thread(rollout.warehouse.ingest_spool, rollout.home / "spool")

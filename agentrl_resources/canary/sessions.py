@@ -45,7 +45,7 @@ class CanaryRun:
     """None is "no override was reported", as in the weekly score."""
     safety_violation: bool | None = None
     tool_calls: int = 0
-    tool_errors: int = 0
+    tool_errors: int | None = 0
     duration_ms: float | None = None
     cost: float | None = None
     """EUR."""
@@ -92,6 +92,16 @@ def _moment(time: str | datetime) -> datetime:
 
 
 @dataclass(frozen=True)
+class Durations:
+    """How long each run took: the mean over a session hides the slow runs in it. Arrays are `(runs,)`."""
+
+    session: np.ndarray
+    """Position of the run's session."""
+    ms: np.ndarray
+    """NaN is unknown."""
+
+
+@dataclass(frozen=True)
 class Sessions:
     """Sessions in the order of their start. Arrays are `(sessions,)`; NaN is unknown."""
 
@@ -104,6 +114,8 @@ class Sessions:
     """Runs whose success is not known yet."""
     switched: int
     """Runs that were left out because their session had begun in the other arm (it moved when the share rose)."""
+    durations: Durations | None = None
+    """Of each run, where a session may have several."""
 
     def known(self, *names: str) -> Sessions:
         """Those whose value is known in each of the names, with these values only."""
@@ -163,13 +175,18 @@ def gather(runs: Iterable[CanaryRun], outcomes_at_once: bool = True) -> Sessions
             "success": means(successes),
             "human_override": means([bool(run.human_override) for run in kept]),
             "safety_violation": means([run.safety_violation for run in kept]),
-            "tool_error": means([run.tool_errors / max(run.tool_calls, 1) for run in kept]),
+            "tool_error": means([_error_rate(run) for run in kept]),
             "duration_ms": means([run.duration_ms for run in kept]),
             "cost": means([run.cost for run in kept]),
         },
         unlabelled=successes.count(None),
         switched=len(ordered) - len(kept),
+        durations=Durations(np.array(owners, dtype=int), np.array([run.duration_ms for run in kept], dtype=float)),
     )
+
+
+def _error_rate(run: CanaryRun) -> float | None:
+    return None if run.tool_errors is None else run.tool_errors / max(run.tool_calls, 1)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """Evaluation: how two arms compare on the same tasks, and what the release gates say of it."""
 
-from agentrl_resources.evaluation.comparison import EpisodeFacts, Pair, compare_arms, paired
+from agentrl_resources.evaluation.comparison import Answer, Change, EpisodeFacts, Pair, compare_arms, paired
 from agentrl_resources.evaluation.gates import (
     COST_MARGIN,
     SAFETY_MARGIN,
-    Answer,
     Evidence,
     Gate,
     Verdict,
     judge,
     parse_gate,
 )
+from agentrl_resources.evaluation.latency import FAR, TAIL
 from agentrl_resources.evaluation.sequential import (
     BernoulliEProcess,
     Bets,
@@ -30,6 +30,7 @@ from agentrl_resources.evaluation.statistics import (
     paired_difference,
     pass_hat_k,
     product_of_sums,
+    ratio_of_quantiles,
     reliability_bins,
     upper_bound,
     wilson,
@@ -37,10 +38,13 @@ from agentrl_resources.evaluation.statistics import (
 
 __all__ = [
     "COST_MARGIN",
+    "FAR",
     "SAFETY_MARGIN",
+    "TAIL",
     "Answer",
     "BernoulliEProcess",
     "Bets",
+    "Change",
     "EpisodeFacts",
     "Evidence",
     "Gate",
@@ -63,6 +67,7 @@ __all__ = [
     "parse_gate",
     "pass_hat_k",
     "product_of_sums",
+    "ratio_of_quantiles",
     "reliability_bins",
     "sample_ratio_e_value",
     "upper_bound",

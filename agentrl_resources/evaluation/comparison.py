@@ -1,17 +1,22 @@
-"""Two arms on the same tasks: what a pair of episodes is, and how the arms compare."""
+"""Two arms on the same tasks: what a pair of episodes is, how the arms compare, and what a change of a number is."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from agentrl_resources.evaluation.statistics import (
+    Interval,
+    Ratio,
     mcnemar_exact,
     minimum_detectable_effect,
     paired_difference,
     wilson,
 )
+
+Answer = Literal["GO", "NO-GO", "HOLD"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,55 @@ def paired(records: Iterable[Any], temperature: float) -> list[Pair]:
 
 def _facts(record: Any) -> EpisodeFacts:
     return EpisodeFacts(record.success, record.safety_violation, record.cost, record.duration_ms)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One number that changed from baseline to candidate, and below what it has to stay, in `unit`. Lower is better.
+
+    The end of the 95 % interval may be infinite: nothing says how high it is.
+    """
+
+    name: str
+    estimate: float
+    interval: Interval
+    threshold: float
+    unit: str
+    said: str
+    """In words, one sentence without its end."""
+
+    @property
+    def answer(self) -> Answer:
+        """GO or NO-GO when the whole interval is on one side of the threshold."""
+        low, high = self.interval
+        return "GO" if high < self.threshold else "NO-GO" if low >= self.threshold else "HOLD"
+
+    @property
+    def reason(self) -> str:
+        unit = "%" if self.unit == "percent" else "point" if self.threshold == 1 else "points"
+        limit = f"{self.threshold:g} {unit}"
+        if self.answer != "HOLD":
+            return f"{self.said}, all of it {'below' if self.answer == 'GO' else 'above'} {limit}."
+        if math.isinf(self.interval[1]):
+            return f"{self.said}; too few runs say that it is below {limit}: evaluate more tasks."
+        return f"{self.said}, on both sides of {limit}: evaluate more tasks."
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON, where an end of None is infinite."""
+        low, high = self.interval
+        return {
+            "estimate": self.estimate,
+            "interval": [low, high if math.isfinite(high) else None],
+            "threshold": self.threshold,
+            "unit": self.unit,
+        }
+
+
+def change_in_percent(what: str, ratio: Ratio, threshold: float, name: str = "") -> Change:
+    """A ratio of candidate to baseline as a change. `what` begins a sentence."""
+    estimate, low, high = (100 * (value - 1) for value in (ratio.estimate, *ratio.interval))
+    said = f"{what} changed by {estimate:+.1f} % ({low:+.1f} to {high:+.1f} %)"
+    return Change(name or what, estimate, (low, high), threshold, "percent", said)
 
 
 def compare_arms(pairs: Sequence[Pair]) -> dict[str, Any]:

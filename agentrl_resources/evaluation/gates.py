@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.evaluation.comparison import EpisodeFacts, Pair
+from agentrl_resources.evaluation.comparison import Answer, EpisodeFacts, Pair, change_in_percent
+from agentrl_resources.evaluation.latency import Durations
 from agentrl_resources.evaluation.statistics import (
     CONFIDENCE,
     Interval,
@@ -39,8 +40,6 @@ MINIMUM_SUCCESSES = 20
 
 MINIMUM_ROLLBACKS = 100
 """With none of a hundred over the limit, the chance that one is, is at most 3 % (95 % confidence)."""
-
-Answer = Literal["GO", "NO-GO", "HOLD"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Verdict:
     """What a gate answers, and why (`reason`, one sentence).
 
     `estimate`, `interval` (95 %) and `threshold` are in `unit`; lower is better for every gate. `n` counts tasks, or
-    rollbacks.
+    rollbacks. `details` has what the gate judges besides, by its name: estimate, interval, threshold and unit of each.
     """
 
     gate: str
@@ -79,9 +78,12 @@ class Verdict:
     threshold: float
     unit: str
     reason: str
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """As plain JSON. Without `details` where there are none, as verdicts were before there were any."""
+        told = dataclasses.asdict(self)
+        return told if self.details else {name: value for name, value in told.items() if name != "details"}
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,38 @@ def _safety_interval(tasks: list[tuple[bool, bool]]) -> Interval:
 
 
 def _judge_latency(gate: Gate, evidence: Evidence) -> Verdict:
-    """Change of the mean duration of an episode on capability tasks."""
+    """Change of the mean and of the 95th percentile of an episode's duration on capability tasks.
+
+    Besides, few tasks may have become very slow, which neither of the two has to show. That is also a NO-GO where any
+    other suite proves it, so that no suite can hide another's.
+    """
     tasks = _task_sums(evidence, "capability", lambda facts: (facts.duration_ms,))
-    if len(tasks) < MINIMUM_TASKS:
-        return _hold(gate, len(tasks), f"{len(tasks)} tasks were timed in both arms, {MINIMUM_TASKS} are needed")
+    if (n := len(tasks)) < MINIMUM_TASKS:
+        return _hold(gate, n, f"{n} tasks were timed in both arms, {MINIMUM_TASKS} are needed")
     baseline, candidate = zip(*tasks, strict=True)
     if sum(baseline) == 0 or sum(candidate) == 0:
-        return _hold(gate, len(tasks), "every duration of an arm is zero, so nothing was timed")
-    return _judge_ratio(gate, "Mean duration", len(tasks), [(candidate, 1), (baseline, -1)])
+        return _hold(gate, n, "every duration of an arm is zero, so nothing was timed")
+    suites = {suite: Durations.of(evidence.pairs, suite) for suite in sorted({pair.suite for pair in evidence.pairs})}
+    capability = suites.pop("capability")
+    if min(capability.known.tails) == 0:
+        return _hold(gate, n, "nearly every duration of an arm is zero, so next to nothing was timed")
+    verdict = _judge_ratio(gate, "Mean duration", n, [(candidate, 1), (baseline, -1)])
+    others = [timed.far_change(gate.threshold, suite) for suite, timed in suites.items() if len(timed.tasks)]
+    changes = [
+        capability.tail_change(gate.threshold),
+        capability.far_change(gate.threshold, "capability"),
+        *(change for change in others if change.answer == "NO-GO"),
+    ]
+    answers = {verdict.answer, *(change.answer for change in changes)}
+    said = [verdict.reason, *(change.reason for change in changes)]
+    if unknown := len(capability.tasks) - len(capability.known.tasks):
+        said.append(f"Of {unknown} runs of the candidate the duration is unknown; for GO they count as very slow.")
+    return dataclasses.replace(
+        verdict,
+        answer="NO-GO" if "NO-GO" in answers else "HOLD" if "HOLD" in answers else "GO",
+        reason=" ".join(said),
+        details={change.name: change.to_dict() for change in changes},
+    )
 
 
 def _judge_cost(gate: Gate, evidence: Evidence) -> Verdict:
@@ -194,17 +220,8 @@ def _judge_cost(gate: Gate, evidence: Evidence) -> Verdict:
 
 
 def _judge_ratio(gate: Gate, what: str, n: int, factors: Sequence[tuple[Sequence[float], int]]) -> Verdict:
-    ratio = product_of_sums(factors)
-    estimate, low, high = (100 * (value - 1) for value in (ratio.estimate, *ratio.interval))
-    said = f"{what} changed by {estimate:+.1f} % ({low:+.1f} to {high:+.1f} %)"
-    answer: Answer
-    if high < gate.threshold:
-        answer, said = "GO", f"{said}, all of it below {gate.threshold:g} %."
-    elif low >= gate.threshold:
-        answer, said = "NO-GO", f"{said}, all of it above {gate.threshold:g} %."
-    else:
-        answer, said = "HOLD", f"{said}, on both sides of {gate.threshold:g} %: evaluate more tasks."
-    return _verdict(gate, answer, estimate, (low, high), n, said)
+    change = change_in_percent(what, product_of_sums(factors), gate.threshold)
+    return _verdict(gate, change.answer, change.estimate, change.interval, n, change.reason)
 
 
 def _judge_rollback(gate: Gate, evidence: Evidence) -> Verdict:

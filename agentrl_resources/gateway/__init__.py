@@ -3,18 +3,19 @@
 from agentrl_resources.gateway.backends import (
     Backend,
     BackendError,
-    BundleBackend,
     Conversation,
     OnText,
     Sampling,
     Turn,
 )
 from agentrl_resources.gateway.breaker import Breaker, Trip, Watched
+from agentrl_resources.gateway.bundle import BundleBackend
+from agentrl_resources.gateway.channels import Channel
 from agentrl_resources.gateway.keys import Key, KeyRing
 from agentrl_resources.gateway.routing import bucket, goes_to_canary
 from agentrl_resources.gateway.runs import UnderWay
 from agentrl_resources.gateway.server import Address, backends, is_served, serve, serving
-from agentrl_resources.gateway.service import Channel, Gateway, Loader
+from agentrl_resources.gateway.service import Gateway, Loader
 
 __all__ = [
     "Address",

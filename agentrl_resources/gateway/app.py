@@ -17,24 +17,22 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.gateway.backends import Sampling
 from agentrl_resources.gateway.keys import Key, KeyRing
 from agentrl_resources.gateway.openapi import openapi
-from agentrl_resources.gateway.protocol import (
+from agentrl_resources.gateway.protocol import chunk, completion, event, last_chunks, models
+from agentrl_resources.gateway.requests import (
     ChatRequest,
     Feedback,
     Model,
     RequestError,
-    chunk,
-    completion,
-    event,
-    last_chunks,
-    models,
+    TaskContext,
+    conversation_of,
     read_body,
+    sampling_of,
 )
 from agentrl_resources.gateway.runs import EpisodeJob, Job, TurnJob
 from agentrl_resources.gateway.service import Answer, Gateway, new_run_id
-from agentrl_resources.telemetry import LABELS, utc_iso
+from agentrl_resources.telemetry import LABELS, past_time, utc_iso
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 _JSON_TYPES = ("application/json", "")
@@ -131,25 +129,25 @@ class Routes:
         return StreamingResponse(events(), media_type="text/event-stream")
 
     def _job(self, asked: ChatRequest, body: dict[str, Any]) -> Job:
-        policy = self._factory.workflow.tool_policy
-        sampling = Sampling(
-            seed=abs(asked.seed) if asked.seed is not None else secrets.randbits(63),
-            temperature=self._temperature if asked.temperature is None else asked.temperature,
-            max_tokens=min(asked.token_limit or policy.max_tokens, policy.max_tokens),
-        )
-        task_id = asked.task.task_id if asked.task and asked.task.task_id else "traffic"
-        if asked.tools:
-            return TurnJob(body, sampling, task_id)
-        said = asked.messages
-        if len(said) != 1 or said[0].role != "user" or not isinstance(said[0].content, str):
+        """What a request is: an episode that is played here, or one message of a conversation that the client leads."""
+        shown, withheld = conversation_of(body)
+        # 31 bits: there are servers that keep a seed in a signed 32-bit number
+        sampling = sampling_of(asked, body, secrets.randbits(31), self._temperature)
+        task = asked.task or TaskContext()
+        turn = TurnJob(shown, sampling, task.task_id or "traffic", task.task_type, withheld)
+        words = asked.words
+        if asked.says_tools or (words is None and asked.task is None):
+            return turn
+        if words is None:
             raise RequestError(
                 400,
-                "messages: without `tools` the workflow's agent takes one user message of text, and plays the whole "
-                "episode. Send `tools` to lead the conversation yourself",
+                "messages: with `task` the workflow's agent has its own instructions, takes one user message of text, "
+                "and plays the whole episode. Say which `tools` there are to lead the conversation yourself",
+                param="messages",
             )
-        payload = {"prompt": said[0].content} if asked.task is None else asked.task.payload
-        task_type = asked.task.task_type if asked.task and asked.task.task_type else "unknown"
-        return EpisodeJob(self._factory, Task(task_id, task_type, "traffic", payload), sampling)
+        payload = {"prompt": words} if task.payload is None else task.payload
+        case = Task(turn.task_id, task.task_type or "unknown", "traffic", payload)
+        return EpisodeJob(self._factory, case, sampling, words, None if asked.task else turn)
 
     async def models(self, request: Request) -> Response:
         """The workflow is the one model: which release answers is the gateway's business."""
@@ -170,9 +168,10 @@ class Routes:
         if not any(value is not None for value in labels.values()):
             raise RequestError(400, f"say at least one of {', '.join(LABELS)}")
         try:
-            labelled_at = utc_iso(said.labelled_at or datetime.now(UTC).isoformat())
+            now = utc_iso(datetime.now(UTC).isoformat())
+            labelled_at = min(past_time("labelled_at", said.labelled_at or now), now)  # a client's clock may be ahead
         except AgentRLError as error:
-            raise RequestError(400, "labelled_at: this is no ISO 8601 time") from error
+            raise RequestError(400, str(error)) from error
         self._gateway.feedback(said.run_id, labelled_at, labels)
         return JSONResponse({"run_id": said.run_id, "labelled_at": labelled_at}, status_code=202)
 
@@ -242,7 +241,7 @@ class Routes:
 
     def _no_such_model(self) -> RequestError:
         name = self._gateway.workflow.name
-        return RequestError(404, f"there is one model here: '{name}'", code="model_not_found")
+        return RequestError(404, f"there is one model here: '{name}'", code="model_not_found", param="model")
 
 
 class FailBack(BaseModel, extra="forbid"):

@@ -8,6 +8,9 @@ from agentrl_resources.files import canonical_json
 from agentrl_resources.strict_json import parse_json
 from agentrl_resources.workflow import Message
 
+READABLE_PARTS = ("text", "refusal")
+"""The kinds of content parts that are text."""
+
 
 def to_openai(message: Message, call_id: str | None) -> dict[str, Any]:
     """One of our messages as the protocol has it: arguments and tool results as text.
@@ -31,6 +34,8 @@ def to_openai(message: Message, call_id: str | None) -> dict[str, Any]:
         ]
     if thinking := message.get("thinking"):
         converted["reasoning_content"] = thinking
+    if refusal := message.get("refusal"):
+        converted |= {"refusal": refusal, "content": message.get("content") or None}
     if message["role"] == "tool":
         content = message["content"]
         converted["content"] = content if isinstance(content, str) else canonical_json(content).decode()
@@ -50,6 +55,8 @@ def from_openai(message: Mapping[str, Any]) -> Message | None:
         return {**ours, "name": message.get("name") or "tool", "content": _plain(content)}
     if thinking := message.get("reasoning_content") or message.get("reasoning"):
         ours["thinking"] = thinking
+    if refusal := message.get("refusal"):
+        ours["refusal"] = refusal
     if calls := message.get("tool_calls"):
         functions = []
         for call in calls:
@@ -67,10 +74,10 @@ def from_openai(message: Mapping[str, Any]) -> Message | None:
 
 
 def text_of(content: Any) -> str:
-    """The text of a message of the protocol, which may come in parts."""
+    """The text of a message of the protocol, which may come in parts; what is no text is left out."""
     if isinstance(content, str):
         return content
-    return "".join(part["text"] for part in content or () if part["type"] == "text")
+    return "".join(part[part["type"]] for part in content or () if part["type"] in READABLE_PARTS)
 
 
 def one_call_a_turn(conversation: Sequence[Mapping[str, Any]]) -> list[Message]:

@@ -1,13 +1,11 @@
 """What Prometheus reads of the gateway: counts, times and shares, never what anybody said."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from agentrl_resources.gateway.channels import Channel
 from agentrl_resources.telemetry import RunRecord
-
-if TYPE_CHECKING:
-    from agentrl_resources.gateway.service import Channel
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -40,14 +38,17 @@ class Metrics:
         self.runs.labels(channel, "no_answer" if failed else outcome).inc()
         self.fallbacks.inc(record.fallback)
         self.violations.labels(channel).inc(bool(record.safety_violation))
-        self.tool_calls.labels(channel, "ok").inc(record.tool_calls_count - record.tool_error_count)
-        self.tool_calls.labels(channel, "error").inc(record.tool_error_count)
+        if record.tool_error_count is None:
+            self.tool_calls.labels(channel, "unknown").inc(record.tool_calls_count)
+        else:
+            self.tool_calls.labels(channel, "ok").inc(record.tool_calls_count - record.tool_error_count)
+            self.tool_calls.labels(channel, "error").inc(record.tool_error_count)
         self.tokens.labels(channel, "in").inc(record.tokens_in or 0)
         self.tokens.labels(channel, "out").inc(record.tokens_out or 0)
         self.cost.labels(channel).inc(record.cost or 0.0)
         self.seconds.labels(channel).observe((record.duration_ms or 0.0) / 1000)
 
-    def channels(self, champion: "Channel | None", canary: "Channel | None") -> None:
+    def channels(self, champion: Channel | None, canary: Channel | None) -> None:
         """Says which release each channel serves."""
         self.share.set(canary.percent if canary else 0.0)
         self.release.clear()

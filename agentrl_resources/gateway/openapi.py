@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from agentrl_resources.gateway.protocol import ChatRequest, Feedback
+from agentrl_resources.gateway.requests import ChatRequest, Feedback
 
 
 def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -22,13 +22,16 @@ _MODELS = _object({"object": {"const": "list"}, "data": {"type": "array", "items
 _CALL = _object({"id": _TEXT, "type": {"const": "function"}, "function": _object({"name": _TEXT, "arguments": _TEXT})})
 _MESSAGE = _object(
     {"role": {"const": "assistant"}, "content": _TEXT_OR_NULL, "refusal": _TEXT_OR_NULL},
-    {"tool_calls": {"type": "array", "minItems": 1, "items": _CALL}, "reasoning_content": _TEXT},
+    {
+        "tool_calls": {"type": "array", "minItems": 1, "items": _CALL},
+        "reasoning_content": _TEXT,
+    },
 )
 _CHOICE = _object(
     {
         "index": {"const": 0},
         "message": _MESSAGE,
-        "logprobs": {"type": "null"},
+        "logprobs": {"type": ["object", "null"]},
         "finish_reason": {"enum": ["stop", "length", "tool_calls"]},
     }
 )
@@ -48,7 +51,7 @@ _LABELLED = _object({"run_id": _TEXT, "labelled_at": _TEXT})
 _WITH_KEY = {401: "No valid API key.", 405: "Not with this method."}
 _WITH_BODY = {
     **_WITH_KEY,
-    400: "The request cannot be understood; the message says where.",
+    400: "The request cannot be understood, or a field of it not be honoured; `param` says which.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not JSON.",
@@ -104,9 +107,10 @@ def openapi(model: str) -> dict[str, Any]:
 
 
 _CHAT = (
-    "One run. Without `tools` the workflow's agent plays the whole episode; with `tools` the client leads the "
-    "conversation. The header `x-agentrl-session`, or `user`, says whose session it is: a session always meets the "
-    "same policy."
+    "One run. With one user message the workflow's agent plays the whole episode, if `task` is given or the workflow "
+    "can begin with the message alone. Otherwise, and always when the request says what tools there are, the client "
+    "leads the conversation. Every field is honoured or refused by its name. The header `x-agentrl-session`, or "
+    "`user`, says whose session it is: a session always meets the same policy."
 )
 _FEEDBACK = "What became of a run, also days later. The latest label counts."
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import ArtifactStore, locked, write_atomic
-from agentrl_resources.gateway.backends import Backend, BundleBackend, RemoteBackend
+from agentrl_resources.gateway.backends import Backend
+from agentrl_resources.gateway.bundle import BundleBackend
 from agentrl_resources.gateway.keys import KeyRing
 from agentrl_resources.gateway.metrics import Metrics
+from agentrl_resources.gateway.remote import RemoteBackend
 from agentrl_resources.gateway.service import Gateway, Loader
 from agentrl_resources.release import Manifest, Registry
 from agentrl_resources.settings import Settings

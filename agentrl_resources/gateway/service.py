@@ -11,22 +11,23 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.gateway.backends import Backend, OnText, Turn
 from agentrl_resources.gateway.breaker import Breaker, Recent, Trip
+from agentrl_resources.gateway.channels import Channel
 from agentrl_resources.gateway.metrics import Metrics
-from agentrl_resources.gateway.protocol import RequestError
+from agentrl_resources.gateway.records import Run, record_of, write_down
+from agentrl_resources.gateway.requests import RequestError
 from agentrl_resources.gateway.routing import goes_to_canary
-from agentrl_resources.gateway.runs import Attempt, Job, UnderWay, attempted
+from agentrl_resources.gateway.runs import Attempt, Job, attempted
 from agentrl_resources.release import BROKE_OFF, Manifest, Pointers, Registry
 from agentrl_resources.settings import GatewaySettings
-from agentrl_resources.telemetry import RunRecord, Spool, version_name
+from agentrl_resources.telemetry import Spool
 from agentrl_resources.workflow import Workflow
 
 LOOK_SECONDS = 0.1
@@ -34,35 +35,6 @@ LOOK_SECONDS = 0.1
 
 Loader = Callable[[str, str, Manifest], Backend]
 """Makes the backend of a channel (`general` or `canary`) for a release with this manifest; may take seconds."""
-
-
-@dataclass(eq=False)
-class Channel:
-    """One arm: a release with its backend, and the answers of it that are under way."""
-
-    name: str
-    release: str
-    manifest: Manifest
-    backend: Backend
-    percent: float = 0.0
-    under_way: UnderWay = field(default_factory=UnderWay)
-    last_answer_at: float | None = None
-
-    @cached_property
-    def versions(self) -> dict[str, Any]:
-        """What run records call the models of this release."""
-        artifacts, names = self.manifest["artifacts"], self.manifest["settings"]["workflow"]
-
-        def version(name: str, part: str) -> str | None:
-            return version_name(name, artifacts[part]["digest"]) if part in artifacts else None
-
-        baseline = version(names["baseline"], "sft_checkpoint") or version(names["baseline"], "policy")
-        trained = "sft_checkpoint" in artifacts
-        return {
-            "model_version": baseline,
-            "reward_model_version": version(names["reward_model"], "reward_model"),
-            "policy_version": version(names["policy_training"], "policy") if trained else baseline,
-        }
 
 
 @dataclass(frozen=True)
@@ -332,32 +304,31 @@ class Gateway:
                 attempts.append(await attempt(served, self._seconds(False)))
                 if _blames_the_request(first) and not _blames_the_request(attempts[-1]):
                     self._watch(assigned, first)  # the request was in order: it is the canary that cannot take it
-        if (failure := attempts[-1].failure) and _blames_the_request(attempts[-1]):
-            raise RequestError(400, failure.said)
+        failure = attempts[-1].failure
+        if failure and _blames_the_request(attempts[-1]) and not sent:
+            raise RequestError(400, failure.said, param=failure.param)
         duration = 1000 * (time.perf_counter() - started)
         if not on_trial:
             self._champions_failures.update(bool(failure) or duration > 1000 * self.options.canary_seconds)
-        record = self._record(
-            job, run_id, session, assigned, served, percent, attempts, simulated, started_at, duration
-        )
-        self._write_down(record)
-        self.metrics.run(record)
-        last = attempts[-1]
-        if last.turn is None:
-            status = 504 if last.failure and last.failure.kind == "timeout" else 502
-            raise RequestError(status, "the policy gave no answer; a person has to take over", "api_error", run_id)
-        return Answer(run_id, last.turn, served.name, served.release)
+        hashed = hmac.digest(self._secret, session.encode(), hashlib.sha256).hex()[:32]
+        run = Run(run_id, hashed, job, assigned, served, attempts, percent, simulated, started_at, duration)
+        self._write_down(run)
+        if (turn := attempts[-1].turn) is None:
+            status = 504 if failure and failure.kind == "timeout" else 502
+            kept = f" that keeps to `{failure.param}`" if failure and failure.param else ""
+            said = f"the policy gave no answer{kept}; a person has to take over"
+            raise RequestError(status, said, "api_error", run_id, failure.param if failure else None)
+        return Answer(run_id, turn, served.name, served.release)
 
-    def _write_down(self, record: RunRecord) -> None:
+    def _write_down(self, run: Run) -> None:
         """Before the answer leaves. RequestError (500) when the disk does not take it: such a run did not happen."""
+        record = record_of(run, self.workflow)
         try:
-            try:
-                self.spool.append_run(record)
-            except AgentRLError:  # the spool tells once that earlier lines may be lost, and goes on in a new segment
-                self.spool.append_run(record)
+            write_down(record, self.spool)
         except AgentRLError as error:
             self.trouble = str(error)
             raise RequestError(500, "the run could not be written down", "api_error") from error
+        self.metrics.run(record)
 
     def _seconds(self, on_trial: bool) -> float:
         return self.options.canary_seconds if on_trial else self.options.request_seconds
@@ -371,66 +342,6 @@ class Gateway:
         if trip is not None:
             self._end_canary(canary, by="breaker", cause=trip.cause, said=trip.said, trip=trip)
             self.metrics.trips.labels(trip.cause).inc()
-
-    def _record(
-        self,
-        job: Job,
-        run_id: str,
-        session: str,
-        assigned: Channel,
-        served: Channel,
-        percent: float,
-        attempts: list[Attempt],
-        simulated: bool,
-        started_at: datetime,
-        duration_ms: float,
-    ) -> RunRecord:
-        last = attempts[-1]
-        answered = last.turn is not None
-        prices = self.workflow.prices
-        outcome = last.outcome
-        success = False if not answered else outcome.success if outcome else None
-        calls = [call for attempt in attempts for call in attempt.tool_calls]
-        tokens_in = sum(attempt.tokens_in for attempt in attempts)
-        tokens_out = sum(attempt.tokens_out for attempt in attempts)
-        handed_over = any(attempt.handed_over for attempt in attempts)
-        violations = [attempt.outcome.safety_violation for attempt in attempts if attempt.outcome]
-        trace: dict[str, Any] = {"messages": last.messages, "tool_calls": calls}
-        failures = [asdict(attempt.failure) for attempt in attempts if attempt.failure]
-        if failures:
-            trace["failure"] = failures[0]
-        return RunRecord(
-            **assigned.versions,
-            tool_calls_count=len(calls),
-            tool_error_count=sum(attempt.tool_errors for attempt in attempts),
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
-            duration_ms=duration_ms,
-            human_override=handed_over or None,
-            release_channel=assigned.name,
-            run_id=run_id,
-            workflow=self.workflow.name,
-            task_id=job.task_id,
-            task_type=job.task_type,
-            started_at=started_at.isoformat(),
-            session_key_hash=hmac.digest(self._secret, session.encode(), hashlib.sha256).hex()[:32],
-            release_id=assigned.release,
-            assigned_channel=assigned.name,
-            served_channel=served.name if answered else None,
-            fallback=served is not assigned,
-            canary_percent=percent,
-            simulated=simulated,
-            temperature=job.sampling.temperature,
-            success=success,
-            safety_violation=any(violations) if violations else None,
-            quality=outcome.quality if outcome else None,
-            clarifying_questions=sum(attempt.clarifying_questions for attempt in attempts),
-            # what is not known to have failed is not charged for failing; feedback charges it later
-            cost=prices.of(tokens_in, tokens_out, len(calls), handed_over, success is not False),
-            hand_over_price=prices.per_hand_over,
-            failure_price=prices.per_failure,
-            trace=trace,
-        )
 
     def fail_back(self, *, by: str, why: str) -> str | None:
         """Ends the canary because a person says so; returns its release, None when there was none."""

@@ -1,6 +1,6 @@
 """Learning: tokenizer and model, SFT, reward model, rollouts, PPO."""
 
-from agentrl_resources.learning.batching import token_logprobs
+from agentrl_resources.learning.batching import chosen_logprobs
 from agentrl_resources.learning.engine import Engine
 from agentrl_resources.learning.harmony import Encoded, Harmony
 from agentrl_resources.learning.model import (
@@ -29,6 +29,7 @@ __all__ = [
     "Sampler",
     "TrainingState",
     "adapted_kl_coefficient",
+    "chosen_logprobs",
     "gae",
     "hash_seed",
     "load_policy",
@@ -38,7 +39,6 @@ __all__ = [
     "new_scorer",
     "repeatable",
     "sample_replies",
-    "token_logprobs",
     "train_reward_model",
     "train_sft",
     "train_tokenizer",

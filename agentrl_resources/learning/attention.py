@@ -1,12 +1,18 @@
-"""GPT-OSS attention through PyTorch's fused kernel, sinks and their gradient included.
+"""GPT-OSS attention through PyTorch's fused kernels, sinks and their gradient included.
 
-A sink is one more key whose score is a learned number and whose value is zero. So it is given to the kernel as such:
-a constant 1 is appended to every query and a 0 to every key, and one key holds the sink in that place. Nothing is
-approximated, and the gradient reaches the sink through the key. (Its other way in, the additive mask, has no gradient
-in the fused kernel.)
+A sink is one more key whose score is a learned number and whose value is zero. All that it changes is the sum that the
+weights are divided by, so attention without sinks is computed by the kernel, which tells that sum's logarithm, and
+scaled (`_WithSinks`). In the backward pass the kernel is given the scaled output and the larger sum: its formula
+
+    dS_ij = P_ij (dP_ij - D_i),   D_i = dO_i . O_i
+
+is then that of attention with sinks, and what is left is the sink's own gradient, - sum_i P_ih D_i with P_ih the weight
+of the sink. Nothing is approximated, and no key is added.
 """
 
 from typing import Any
+
+import torch
 
 NAME = "fused_with_sinks"
 
@@ -45,17 +51,56 @@ def attention(
     Returns:
         (batch, queries, heads, size), and None in place of the weights.
     """
-    import torch
-    from torch.nn.functional import pad, scaled_dot_product_attention
-
     if query.shape[2] == 1:
         return _one_query(module, query, key, value, attention_mask, scaling), None
-    groups = module.num_key_value_groups
+    sinks = module.sinks.to(query.dtype)
+    if query.device.type == "cpu" and dropout == 0:
+        output = _WithSinks.apply(query, key, value, sinks, attention_mask, scaling)
+    else:
+        output = _with_a_key_more(query, key, value, sinks, attention_mask, scaling, dropout)
+    return output.transpose(1, 2).contiguous(), None
+
+
+class _WithSinks(torch.autograd.Function):
+    """Attention by the CPU's fused kernel, which takes fewer key heads than heads as they are."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Any, key: Any, value: Any, sinks: Any, mask: Any, scaling: float) -> Any:
+        attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        output, log_sum = attend(query, key, value, attn_mask=mask, scale=scaling)
+        with_sink = torch.logaddexp(log_sum, sinks[:, None].to(log_sum.dtype))
+        output = output * (log_sum - with_sink).exp().unsqueeze(-1).to(output.dtype)
+        ctx.save_for_backward(query, key, value, output, with_sink, sinks, mask)
+        ctx.scaling = scaling
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Any) -> tuple[Any, ...]:
+        query, key, value, output, with_sink, sinks, mask = ctx.saved_tensors
+        back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        gradient = gradient.contiguous()
+        of_inputs = back(
+            gradient, query, key, value, output, with_sink, 0.0, False, attn_mask=mask, scale=ctx.scaling
+        )  # fmt: skip
+        sink_weights = (sinks[:, None] - with_sink).exp()
+        of_sinks = -(sink_weights * (gradient * output).sum(-1)).sum((0, 2))
+        return *of_inputs, of_sinks.to(sinks.dtype), None, None
+
+
+def _with_a_key_more(
+    query: Any, key: Any, value: Any, sinks: Any, attention_mask: Any, scaling: float, dropout: float
+) -> Any:
+    """The same on any device and with dropout: a constant 1 is appended to every query and a 0 to every key, and one
+    key holds the sink in that place, through which its gradient comes. (Its other way in, the additive mask, has no
+    gradient in the fused kernel.)
+    """
+    from torch.nn.functional import pad, scaled_dot_product_attention
+
     batch, heads, size = query.shape[0], query.shape[1], query.shape[3]
-    if groups > 1:
+    if (groups := heads // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    sinks = (module.sinks / scaling).to(query.dtype).reshape(1, heads, 1, 1).expand(batch, -1, -1, -1)
-    sink_key = torch.cat([query.new_zeros(batch, heads, 1, size), sinks], dim=-1)
+    last = (sinks / scaling).reshape(1, heads, 1, 1).expand(batch, -1, -1, -1)
+    sink_key = torch.cat([query.new_zeros(batch, heads, 1, size), last], dim=-1)
     output = scaled_dot_product_attention(
         torch.cat([query, torch.ones_like(query[..., :1])], dim=-1),
         torch.cat([pad(key, (0, 1)), sink_key], dim=2),
@@ -64,13 +109,11 @@ def attention(
         dropout_p=dropout,
         scale=scaling,
     )
-    return output[..., :size].transpose(1, 2).contiguous(), None
+    return output[..., :size]
 
 
 def _one_query(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float) -> Any:
     """The same for a single query, as when decoding: without a copy of the cached keys and values."""
-    import torch
-
     batch, heads, _, size = query.shape
     key_heads = key.shape[1]
     grouped = query.reshape(batch, key_heads, heads // key_heads, size)

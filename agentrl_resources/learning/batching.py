@@ -1,10 +1,20 @@
 """Padded micro-batches of token sequences, and what a model says of every token in them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")
+
+
+class Tokens(Protocol):
+    """Token ids and, for each, whether the agent chose it (1) or it was context (0); the first was never chosen."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def mask(self) -> list[int]: ...
+
 
 TOKENS_PER_BATCH = 8192
 """Padded tokens in one forward pass: bounds memory, and keeps short sequences from being padded to long ones."""
@@ -81,33 +91,58 @@ def in_micro_batches(
     return [answers[position] for position in range(len(rows))]
 
 
-def next_token_logprobs(logits: Any, ids: Any, temperature: float) -> Any:
-    """Log-probability of each token given those before it.
+def upcast(tensor: Any) -> Any:
+    """Half precision as float32, which sums over tokens and vocabularies need; what is as fine or finer as it is."""
+    return tensor.float() if tensor.element_size() < 4 else tensor
+
+
+def logits_where(model: Any, inputs: Mapping[str, Any], where: Any) -> Any:
+    """What a causal language model says of the next token, at some places only.
+
+    The head, with its logits over the whole vocabulary, is a large part of a small model's work, and only what follows
+    an agent's token is ever asked.
 
     Args:
-        logits: (batch, tokens, vocabulary).
-        ids: (batch, tokens).
+        model: a causal language model.
+        inputs: what its forward pass takes, padded on the right.
+        where: (batch, tokens), true where the next token is asked for; false in the last column.
+
+    Returns:
+        (places, vocabulary), in the order of `where`, in float32 or better.
+    """
+
+    hidden = model.get_decoder()(**inputs).last_hidden_state[where]
+    return upcast(model.get_output_embeddings()(hidden))
+
+
+def before(mask: Any) -> Any:
+    """The places from which the masked tokens were chosen: (batch, tokens) of bool, one to the left of them."""
+    import torch
+
+    return torch.nn.functional.pad(mask[:, 1:].bool(), (0, 1))
+
+
+def chosen_logprobs(model: Any, episodes: Sequence["Tokens"], temperature: float) -> list[list[float]]:
+    """Log-probability of each token that the agent chose, given those before it, without gradient.
+
+    Args:
+        model: a causal language model.
+        episodes: whole episodes.
         temperature: of the policy whose log-probabilities these are; 0 counts as 1.
 
     Returns:
-        (batch, tokens) in nats; the first column, which nothing predicts, is 0.
+        For each episode, in nats, as many as its mask has ones.
     """
     import torch
 
-    logprobs = torch.log_softmax(logits[:, :-1].float() / (temperature or 1.0), dim=-1)
-    picked = logprobs.gather(-1, ids[:, 1:, None])[..., 0]
-    return torch.nn.functional.pad(picked, (1, 0))
+    def of_batch(batch: list["Tokens"]) -> list[list[float]]:
+        inputs = model_inputs([episode.ids for episode in batch], model.device)
+        mask = pad([episode.mask for episode in batch]).to(model.device)
+        logprobs = torch.log_softmax(logits_where(model, inputs, before(mask)) / (temperature or 1.0), dim=-1)
+        picked = logprobs.gather(-1, inputs["input_ids"][mask.bool()][:, None])[:, 0]
+        return [row.tolist() for row in picked.split(mask.sum(1).tolist())]
 
-
-def token_logprobs(model: Any, sequences: Sequence[Sequence[int]], temperature: float) -> list[list[float]]:
-    """`next_token_logprobs` of whole sequences under `model`, without gradient; lists as long as the sequences."""
-
-    def of_batch(batch: list[Sequence[int]]) -> list[list[float]]:
-        inputs = model_inputs(batch, model.device)
-        logprobs = next_token_logprobs(model(**inputs).logits, inputs["input_ids"], temperature)
-        return unpadded(logprobs, batch)
-
-    return in_micro_batches(sequences, of_batch, length=len)
+    return in_micro_batches(episodes, of_batch, length=lambda episode: len(episode.ids))
 
 
 def unpadded(values: Any, sequences: Sequence[Sequence[int]]) -> list[list[float]]:

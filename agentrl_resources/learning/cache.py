@@ -64,20 +64,23 @@ class RowLayer(DynamicLayer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lengths: Any = None
+        self.places: tuple[Any, Any] = (None, None)
+        """Each row, and where its next token goes: both (rows)."""
+        self.longest = 0
+        """Tokens of the longest row, the next one included."""
 
     def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
         """Writes one token a row; returns views of all rows up to the longest, which a mask must cut for the others."""
-        rows, longest = len(self.lengths), int(self.lengths.max()) + 1
+        rows, longest = len(self.places[0]), self.longest
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys = _buffer(key_states, FIRST_CAPACITY).zero_()
             self.values = _buffer(value_states, FIRST_CAPACITY).zero_()
         if rows > self.keys.shape[0] or longest > self.keys.shape[2]:
             self.keys, self.values = (_with_room(old, rows, longest) for old in (self.keys, self.values))
-        every = range(rows)
-        self.keys[every, :, self.lengths] = key_states[:, :, 0]
-        self.values[every, :, self.lengths] = value_states[:, :, 0]
+        every, ends = self.places
+        self.keys[every, :, ends] = key_states[:, :, 0]
+        self.values[every, :, ends] = value_states[:, :, 0]
         return self.keys[:rows, :, :longest], self.values[:rows, :, :longest]
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -92,8 +95,11 @@ class RowCache(Cache):
 
     def at(self, lengths: Any) -> "RowCache":
         """The same cache, told where each row's next token goes: `lengths` (rows)."""
+        import torch
+
+        places, longest = (torch.arange(len(lengths), device=lengths.device), lengths), int(lengths.max()) + 1
         for layer in self.layers:
-            layer.lengths = lengths
+            layer.places, layer.longest = places, longest
         return self
 
     def move(self, source: int, target: int, length: int) -> None:

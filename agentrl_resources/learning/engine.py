@@ -17,6 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
+from agentrl_resources.learning.batching import upcast
+
+_COMPUTING = threading.Lock()
+"""Engines of one process take turns pass by pass. Threads share one interpreter: two that compute at once hand it over
+at every operation, and together are slower than one after the other (docs/performance.md)."""
 
 
 @dataclass(eq=False)
@@ -133,7 +138,8 @@ class Engine:
                             return
                     self._place()
                     if any(conversation.turn for conversation in self._placed):
-                        self._step()
+                        with _COMPUTING:
+                            self._step()
                 except Exception as failure:  # whatever a model can raise: every caller is told
                     self._fail(failure)
 
@@ -213,7 +219,7 @@ class Engine:
                 if not row.pending:
                     sampling.append(position)
         if sampling:
-            self._sample(sampling, output.logits[sampling, -1].float())
+            self._sample(sampling, upcast(output.logits[sampling, -1]))
 
     def _masks(self, lengths: Any) -> dict[str, Any]:
         """What each row's new token may look at: its own past and itself, or the last of it."""
@@ -224,21 +230,23 @@ class Engine:
         hidden = {"full_attention": ages < 0}
         if window := getattr(self.model.config, "sliding_window", None):
             hidden["sliding_attention"] = (ages < 0) | (ages >= window)
-        return {
-            kind: torch.zeros(mask.shape).masked_fill_(mask, float("-inf"))[:, None, None].to(self.model.device)
+        # in the model's own precision: a finer mask would make the weights finer than the values that they weigh
+        added = {
+            kind: torch.zeros(mask.shape, dtype=self.model.dtype).masked_fill_(mask, float("-inf"))
             for kind, mask in hidden.items()
         }
+        return {kind: mask[:, None, None].to(self.model.device) for kind, mask in added.items()}
 
     def _sample(self, positions: list[int], logits: Any) -> None:
         """Samples from `logits` (rows that sample, vocabulary) and hands tokens and finished turns out."""
         import torch
 
         rows = [self._placed[position] for position in positions]
-        temperatures = torch.tensor([row.turn.temperature for row in rows if row.turn], device=logits.device)[:, None]
+        temperatures = logits.new_tensor([row.turn.temperature for row in rows if row.turn])[:, None]
         greedy = logits.argmax(-1).tolist()
         probabilities = torch.softmax(logits / torch.where(temperatures == 0, 1.0, temperatures), dim=-1)
         cumulative = probabilities.cumsum(-1)
-        drawn = torch.tensor([float(row.uniforms[row.sampled]) for row in rows], device=logits.device)[:, None]
+        drawn = logits.new_tensor([float(row.uniforms[row.sampled]) for row in rows])[:, None]
         chosen = torch.searchsorted(cumulative, drawn * cumulative[:, -1:], right=True)[:, 0]
         chosen = chosen.clamp(max=logits.shape[-1] - 1).tolist()
         for row, token, best in zip(rows, chosen, greedy, strict=True):

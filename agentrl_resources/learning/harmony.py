@@ -1,12 +1,16 @@
 """Harmony, token by token: renders a conversation through TRL's chat template turn by turn, and reads sampled turns.
 
 A whole transcript rendered at once is not what the agent saw (the template drops earlier analysis once a final answer
-follows), so every turn is rendered by itself and its ids are kept.
+follows), so every turn is rendered by itself and its ids are kept. What the template cannot write is written here as
+OpenAI's Harmony has it: text beside a call is a preamble on the commentary channel, a user's name stands beside the
+role (`user:ann`), and each call is a message of its own that ends in `<|call|>`. An agent stops there and reads the
+result before it calls again, so the calls of one turn are written one after the other, each with its result behind it.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from agentrl_resources.learning.tokenizer import harmony_template
@@ -15,7 +19,8 @@ from agentrl_resources.workflow import Message
 
 _TURN = re.compile(
     r"(?:<\|channel\|>analysis<\|message\|>(?P<thinking>.*?)<\|end\|><\|start\|>assistant)?"
-    r"(?: to=functions\.(?P<tool>[\w-]+)<\|channel\|>commentary json<\|message\|>(?P<arguments>.*)<\|call\|>"
+    r"(?:(?:<\|channel\|>commentary<\|message\|>(?P<preamble>.*?)<\|end\|><\|start\|>assistant)?"
+    r" to=functions\.(?P<tool>[\w.-]+)<\|channel\|>commentary json<\|message\|>(?P<arguments>.*)<\|call\|>"
     r"|<\|channel\|>final<\|message\|>(?P<content>.*)<\|return\|>)",
     re.DOTALL,
 )
@@ -23,6 +28,8 @@ _SPECIAL = re.compile(r"<\|\w+\|>")
 _FORGED = re.compile(r"<\|(?=\w+\|>)")
 _ASSISTANT = "<|start|>assistant"
 _EMPTY_USER: Message = {"role": "user", "content": ""}
+_INSTRUCTIONS = ("system", "developer")
+_KEPT_OPENINGS = 256
 
 
 @dataclass(frozen=True)
@@ -34,16 +41,26 @@ class Encoded:
 
 
 class Harmony:
-    """Renders and reads the conversations of one workflow with one tokenizer."""
+    """Renders and reads the conversations of one workflow with one tokenizer.
 
-    def __init__(self, tokenizer: Any, tools: Sequence[dict[str, Any]] | None, instructions: str | None) -> None:
+    `instructions` open every conversation that has no system message of its own. A system message that says
+    `implied` is not written: it is what the format stands for.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        tools: Sequence[dict[str, Any]] | None,
+        instructions: str | None,
+        implied: str | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self._template = harmony_template()
         self._tools = list(tools) if tools else None
-        self._instructions: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
         self._call_heads: dict[str, str] = {}
         self._plain = self._render([_EMPTY_USER])
-        self.opening = self._render([*self._instructions, _EMPTY_USER], self._tools).removesuffix(_user_text(""))
+        self.opening = self._opening(instructions)
+        self._openings = {(text or "").strip(): self.opening for text in (None, instructions, implied)}
         self.turn_ends: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(["<|call|>", "<|return|>"]))
 
     def ids(self, text: str) -> list[int]:
@@ -62,7 +79,7 @@ class Harmony:
         """A whole conversation exactly as an agent would have seen and written it.
 
         Args:
-            messages: the conversation; a leading system message is replaced by the workflow's instructions.
+            messages: the conversation; system messages that it begins with take the place of the instructions.
             first_chosen: assistant messages before this position count as context.
         """
         ids: list[int] = []
@@ -77,6 +94,8 @@ class Harmony:
     def texts(self, messages: Sequence[Message]) -> list[str]:
         """The conversation's texts without its constant opening, to train a tokenizer on."""
         segments = [text for text, _ in self._segments(messages)[1:]]
+        if self._opening_of(messages) != self.opening:
+            segments.append(_leading(messages))
         return [text for segment in segments for text in _SPECIAL.split(segment) if text]
 
     def constant_texts(self) -> list[str]:
@@ -85,23 +104,60 @@ class Harmony:
 
     def _segments(self, messages: Sequence[Message]) -> list[tuple[str, int | None]]:
         """The conversation as texts; those that an assistant wrote carry their message's position, others None."""
-        segments: list[tuple[str, int | None]] = [(self.opening, None)]
+        segments: list[tuple[str, int | None]] = [(self._opening_of(messages), None)]
+        written = set(range(len(_begin(messages))))
         for position, message in enumerate(messages):
-            if message["role"] == "assistant":
-                segments.append((_ASSISTANT, None))
-                segments.append((self._turn_text(message, last=position + 1 == len(messages)), position))
-            elif message["role"] == "tool":
+            if position in written:
+                continue
+            role = message["role"]
+            if role == "assistant":
+                behind = _results(messages, position)
+                last = position + 1 == len(messages)
+                for text, result in self._turn_texts(message, [messages[one] for one in behind], last):
+                    segments += [(_ASSISTANT, None), (text, position)]
+                    if result is not None:
+                        segments.append((self._observation_text(messages[behind[result]]), None))
+                        written.add(behind[result])
+            elif role == "tool":
                 segments.append((self._observation_text(message), None))
-            elif message["role"] == "user":
-                segments.append((_user_text(_as_content(message["content"])), None))
+            elif role == "user":
+                segments.append((_user_text(as_content(message["content"]), as_content(message.get("name"))), None))
+            elif message["content"]:
+                segments.append((_developer_text(as_content(message["content"])), None))
         return segments
 
-    def _turn_text(self, message: Message, last: bool) -> str:
-        """From after `<|start|>assistant` to `<|call|>`, `<|return|>`, or in history `<|end|>`."""
+    def _turn_texts(self, message: Message, results: Sequence[Message], last: bool) -> list[tuple[str, int | None]]:
+        """A turn from after `<|start|>assistant` to `<|return|>` (in history `<|end|>`), or cut behind each `<|call|>`;
+        and with each part, which of the results follows it."""
         if message.get("malformed"):
-            return message["content"]
-        text = self._render([_EMPTY_USER, _as_content(message)]).removeprefix(self._plain).removeprefix(_ASSISTANT)
-        return text if last or message.get("tool_calls") else text.removesuffix("<|return|>") + "<|end|>"
+            return [(message["content"], None)]
+        calls = message.get("tool_calls")
+        if not calls:
+            said = self._assistant_text({"role": "assistant", "content": "", **message})
+            return [(said if last else said.removesuffix("<|return|>") + "<|end|>", None)]
+        head = ""
+        for channel, text in (("analysis", message.get("thinking")), ("commentary", message.get("content"))):
+            if text:
+                head += f"<|channel|>{channel}<|message|>{as_content(text)}<|end|>{_ASSISTANT}"
+        texts = [self._assistant_text({"role": "assistant", "tool_calls": [call]}) for call in calls]
+        own = _of_calls([call["function"]["name"] for call in calls], [one["name"] for one in results])
+        return [(head + text if number == 0 else text, own[number]) for number, text in enumerate(texts)]
+
+    def _assistant_text(self, message: Message) -> str:
+        return self._render([_EMPTY_USER, as_content(message)]).removeprefix(self._plain).removeprefix(_ASSISTANT)
+
+    def _opening_of(self, messages: Sequence[Message]) -> str:
+        text = _leading(messages)
+        if text in self._openings:
+            return self._openings[text]
+        opening = self._opening(as_content(text))
+        if len(self._openings) < _KEPT_OPENINGS:
+            self._openings[text] = opening
+        return opening
+
+    def _opening(self, instructions: str | None) -> str:
+        system: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
+        return self._render([*system, _EMPTY_USER], self._tools).removesuffix(_user_text(""))
 
     def _observation_text(self, message: Message) -> str:
         name = message["name"]
@@ -109,7 +165,7 @@ class Harmony:
         head = [_EMPTY_USER, {"role": "assistant", "tool_calls": [call]}]
         if name not in self._call_heads:
             self._call_heads[name] = self._render(head)
-        return self._render([*head, _as_content(message)]).removeprefix(self._call_heads[name])
+        return self._render([*head, as_content(message)]).removeprefix(self._call_heads[name])
 
     def _render(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None) -> str:
         return self.tokenizer.apply_chat_template(
@@ -124,6 +180,8 @@ class Harmony:
         message: Message = {"role": "assistant"}
         if match["thinking"] is not None:
             message["thinking"] = match["thinking"]
+        if match["preamble"]:
+            message["content"] = match["preamble"]
         if match["tool"] is None:
             return {**message, "content": match["content"]}
         try:
@@ -136,7 +194,7 @@ class Harmony:
         return {**message, "tool_calls": [{"type": "function", "function": function}]}
 
 
-def _as_content(value: Any) -> Any:
+def as_content(value: Any) -> Any:
     """The same value as content and nothing else.
 
     The keys of every object are sorted, so that stored rows and a live tool read the same. What looks like a control
@@ -145,9 +203,42 @@ def _as_content(value: Any) -> Any:
     if isinstance(value, str):
         return _FORGED.sub("<| ", value)
     if isinstance(value, dict):
-        return {_as_content(key): _as_content(value[key]) for key in sorted(value)}
-    return [_as_content(entry) for entry in value] if isinstance(value, list) else value
+        return {as_content(key): as_content(value[key]) for key in sorted(value)}
+    return [as_content(entry) for entry in value] if isinstance(value, list) else value
 
 
-def _user_text(content: str) -> str:
-    return f"<|start|>user<|message|>{content}<|end|>"
+def _begin(messages: Sequence[Message]) -> list[Message]:
+    return list(takewhile(lambda message: message["role"] in _INSTRUCTIONS, messages))
+
+
+def _leading(messages: Sequence[Message]) -> str:
+    """The system prompt that a conversation begins with."""
+    return "\n".join(message["content"] for message in _begin(messages) if message["content"]).strip()
+
+
+def _results(messages: Sequence[Message], position: int) -> list[int]:
+    """Where the results of a turn with several calls stand. A single call's stands behind it anyway."""
+    if len(messages[position].get("tool_calls") or ()) < 2:
+        return []
+    behind = range(position + 1, len(messages))
+    return list(takewhile(lambda one: messages[one]["role"] == "tool", behind))
+
+
+def _of_calls(calls: Sequence[str], results: Sequence[str]) -> list[int | None]:
+    """Which result answers which call: the first of its tool's that is left; None for a call without one."""
+    left = dict(enumerate(results))
+    found: list[int | None] = []
+    for name in calls:
+        number = next((number for number, tool in left.items() if tool == name), None)
+        found.append(number)
+        left.pop(number, None)  # type: ignore[arg-type]
+    return found
+
+
+def _user_text(content: str, name: str | None = None) -> str:
+    return f"<|start|>user{':' + name if name else ''}<|message|>{content}<|end|>"
+
+
+def _developer_text(content: str) -> str:
+    """Instructions that come later in a conversation, as the template writes those of the beginning."""
+    return f"<|start|>developer<|message|># Instructions\n\n{content}\n\n<|end|>"

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning import attention
 from agentrl_resources.settings import ModelSettings
 
 
 def new_model(settings: ModelSettings, tokenizer: Any) -> Any:
     """The model that SFT starts from: `settings.base`, or a GPT-OSS model with random weights (float32)."""
     from transformers import GptOssConfig, GptOssForCausalLM
+
+    from agentrl_resources.learning import attention, experts
 
     if settings.base is not None:
         return load_policy(settings.base)
@@ -33,7 +34,9 @@ def new_model(settings: ModelSettings, tokenizer: Any) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         attn_implementation=attention.register(),
     )
-    return GptOssForCausalLM(config).to(device())
+    model = GptOssForCausalLM(config)
+    model.set_experts_implementation(experts.register())
+    return model.to(device())
 
 
 def load_policy(place: str | Path) -> Any:
@@ -93,6 +96,8 @@ def device() -> Any:
 def _load(model_class: Any, place: str | Path, **arguments: Any) -> Any:
     from transformers.utils import logging
 
+    from agentrl_resources.learning import attention, experts
+
     logging.disable_progress_bar()  # a bar for each of a gateway's policies is no news on its terminal
     try:
         model = model_class.from_pretrained(place, attn_implementation=attention.register(), **arguments)
@@ -100,4 +105,5 @@ def _load(model_class: Any, place: str | Path, **arguments: Any) -> Any:
         raise AgentRLError(
             f"model `{place}` cannot be loaded: {error}. Name a folder, or a hub id whose weights this machine has."
         ) from error
+    model.set_experts_implementation(experts.register())
     return model.to(device())

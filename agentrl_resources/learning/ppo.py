@@ -20,16 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.learning.batching import (
+    Tokens,
+    before,
+    chosen_logprobs,
     in_micro_batches,
+    logits_where,
     micro_batches,
     model_inputs,
-    next_token_logprobs,
     pad,
-    token_logprobs,
     unpadded,
 )
 from agentrl_resources.learning.checkpoints import load_checkpoint, load_latest_checkpoint, save_checkpoint
-from agentrl_resources.learning.reward import RewardModel, Tokens, running_scores, scorer_inputs
+from agentrl_resources.learning.reward import RewardModel, running_scores, scorer_inputs
 from agentrl_resources.learning.rollout import SampledEpisode, Sampler
 from agentrl_resources.settings import PpoSettings
 from agentrl_resources.workflow import Task
@@ -238,20 +240,18 @@ class PpoTrainer:
     def _prepare(self, episodes: Sequence[SampledEpisode]) -> tuple[Rollout, dict[str, float]]:
         """Rewards, advantages, and the facts about this rollout that a person watches."""
         state, settings = self.state, self.settings
-        ids = [episode.ids for episode in episodes]
         scores = self.reward_model.score(episodes)
         if state.score_mean is None or state.score_spread is None:
             state.score_mean, state.score_spread = _mean(scores), max(_spread(scores), 1e-6)
         scored = [bounded_reward((score - state.score_mean) / state.score_spread) for score in scores]
-        reference = token_logprobs(self.reference, ids, settings.temperature)
-        trainer = token_logprobs(self.policy, ids, settings.temperature)
+        reference = chosen_logprobs(self.reference, episodes, settings.temperature)
+        trainer = chosen_logprobs(self.policy, episodes, settings.temperature)
         values = in_micro_batches(episodes, self._values_of_batch, length=lambda episode: len(episode.ids))
         rollout = Rollout(episodes)
         kls, mismatch = [], []
         for i, episode in enumerate(episodes):
-            sampled, logprobs, referred, value = (
-                _chosen(row, episode.mask) for row in (episode.logprobs, trainer[i], reference[i], values[i])
-            )
+            logprobs, referred = trainer[i], reference[i]
+            sampled, value = (_chosen(row, episode.mask) for row in (episode.logprobs, values[i]))
             rollout.logprobs.append(logprobs)
             mismatch += [math.expm1(new - old) - (new - old) for old, new in zip(sampled, logprobs, strict=True)]
             log_ratio = [new - old for new, old in zip(logprobs, referred, strict=True)]
@@ -294,17 +294,17 @@ class PpoTrainer:
     def _values_of_batch(self, episodes: Sequence[Tokens]) -> list[list[float]]:
         return unpadded(self._values(episodes), [episode.ids for episode in episodes])
 
-    def _logprobs_and_entropy(self, sequences: Sequence[Sequence[int]]) -> tuple[Any, Any]:
-        """Log-probability of each token, and entropy of what it was chosen from: each (batch, tokens)."""
+    def _logprobs_and_entropy(self, episodes: Sequence[Tokens], mask: Any) -> tuple[Any, Any]:
+        """Log-probability of each chosen token, and entropy of what it was chosen from: each (chosen tokens)."""
         import torch
 
-        inputs = model_inputs(sequences, self.policy.device)
-        logits = self.policy(**inputs).logits
-        logprobs = next_token_logprobs(logits, inputs["input_ids"], self.settings.temperature)
-        with torch.no_grad() if self.settings.entropy_coefficient == 0 else torch.enable_grad():
-            distribution = torch.log_softmax(logits[:, :-1].float() / self.settings.temperature, dim=-1)
-            entropy = torch.nn.functional.pad(-(distribution.exp() * distribution).sum(-1), (1, 0))
-        return logprobs, entropy
+        inputs = model_inputs([episode.ids for episode in episodes], self.policy.device)
+        logits = logits_where(self.policy, inputs, before(mask)) / self.settings.temperature
+        distribution = torch.log_softmax(logits, dim=-1)
+        logprobs = distribution.gather(-1, inputs["input_ids"][mask][:, None])[:, 0]
+        if self.settings.entropy_coefficient == 0:
+            distribution = distribution.detach()
+        return logprobs, -(distribution.exp() * distribution).sum(-1)
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         """Clipped steps over the rollout, until one is not finite."""
@@ -343,10 +343,10 @@ class PpoTrainer:
             group = [minibatch[position] for position in cut]
             episodes = [rollout.episodes[i] for i in group]
             mask = pad([episode.mask for episode in episodes]).bool()
-            logprobs, entropies = self._logprobs_and_entropy([episode.ids for episode in episodes])
-            new, entropy, value = logprobs[mask], entropies[mask], self._values(episodes)[mask]
+            new, entropy = self._logprobs_and_entropy(episodes, mask)
+            value = self._values(episodes)[mask]
             old, advantage, target = (
-                torch.tensor([x for i in group for x in rows[i]], device=new.device)
+                new.new_tensor([x for i in group for x in rows[i]])
                 for rows in (rollout.logprobs, rollout.advantages, rollout.returns)
             )
             log_ratio = new - old

@@ -9,9 +9,9 @@ mean over an episode's beginning is the critic's first guess (see ppo.py).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from agentrl_resources.learning.batching import bucketed_order, in_micro_batches, model_inputs, pad
+from agentrl_resources.learning.batching import Tokens, bucketed_order, in_micro_batches, model_inputs, pad, upcast
 from agentrl_resources.learning.harmony import Encoded
 from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
@@ -19,15 +19,6 @@ from agentrl_resources.settings import RewardSettings
 
 SCALE = 10.0
 """Factor of the mean: of the tens of tokens that an agent chooses, a few must be able to decide."""
-
-
-class Tokens(Protocol):
-    """Token ids and, for each, whether the agent chose it (1) or it was context (0)."""
-
-    @property
-    def ids(self) -> list[int]: ...
-    @property
-    def mask(self) -> list[int]: ...
 
 
 def running_scores(scorer: Any, mask: Any, **inputs: Any) -> Any:
@@ -44,7 +35,7 @@ def running_scores(scorer: Any, mask: Any, **inputs: Any) -> Any:
     """
     from torch.nn.functional import pad as pad_tensor
 
-    said = scorer(**inputs).logits[:, :-1, 0].float()
+    said = upcast(scorer(**inputs).logits[:, :-1, 0])
     before_chosen = mask[:, 1:]
     mean = (said * before_chosen).cumsum(1) / before_chosen.cumsum(1).clamp(min=1)
     return pad_tensor(SCALE * mean, (1, 0))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentrl_resources.learning.batching import upcast
 from agentrl_resources.learning.harmony import Harmony
 from agentrl_resources.workflow import Episode, EpisodeFactory, Message, Task, ToolThread
 
@@ -34,7 +35,8 @@ class SampledEpisode:
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     duration_ms: float = 0.0
-    """From the start of its batch to its last token."""
+    """From the start of its batch to its last token: what was computed, and its tools. A processor's own time is taken,
+    where the policy runs on one, so that whatever else the machine does speaks neither for nor against a policy."""
 
     @property
     def tokens_out(self) -> int:
@@ -97,6 +99,14 @@ class Sampler:
                 progress(len(episodes), len(tasks))
         return episodes
 
+    @property
+    def _on_processor(self) -> bool:
+        return bool(self.model.device.type == "cpu")
+
+    def _now(self) -> float:
+        """Seconds: of this process's own time on a processor, which waits for nobody, and elsewhere by the clock."""
+        return time.process_time() if self._on_processor else time.perf_counter()
+
     def _play_batch(self, tasks: Sequence[Task], seeds: Sequence[int], temperature: float) -> list[SampledEpisode]:
         import torch
 
@@ -104,7 +114,7 @@ class Sampler:
 
         was_training = self.model.training
         self.model.eval()
-        started = time.perf_counter()
+        started = self._now()
         rows = [self._open(task, seed) for task, seed in zip(tasks, seeds, strict=True)]
         episodes = [row.sampled for row in rows]
         with torch.inference_mode():
@@ -120,7 +130,7 @@ class Sampler:
                     use_cache=True,
                     logits_to_keep=1,
                 )
-                tokens = self._next_tokens(rows, output.logits[:, -1].float(), temperature, started)
+                tokens = self._next_tokens(rows, upcast(output.logits[:, -1]), temperature, started)
                 running = [position for position, row in enumerate(rows) if not row.done]
                 if not running:
                     break
@@ -171,7 +181,7 @@ class Sampler:
         else:
             drawn = [float(rows[p].uniforms[rows[p].sampled.tokens_out]) for p in sampling]
             cumulative = logprobs.exp().cumsum(-1)
-            uniforms = torch.tensor(drawn, device=logits.device)[:, None] * cumulative[:, -1:]
+            uniforms = logits.new_tensor(drawn)[:, None] * cumulative[:, -1:]
             chosen = torch.searchsorted(cumulative, uniforms, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
         picked = logprobs.gather(-1, chosen[:, None])[:, 0]
         for position, token, logprob in zip(sampling, chosen.tolist(), picked.tolist(), strict=True):
@@ -192,7 +202,8 @@ class Sampler:
         elif sampled.tokens_out >= self._budget:
             sampled.episode.stop()
         if row.done:
-            sampled.duration_ms = (time.perf_counter() - started) * 1000
+            tools_ms = sum(call.ms for call in sampled.episode.transcript.tool_calls) if self._on_processor else 0.0
+            sampled.duration_ms = (self._now() - started) * 1000 + tools_ms
 
     def _end_turn(self, row: _Row) -> None:
         turn = row.sampled.ids[row.turn_start :]

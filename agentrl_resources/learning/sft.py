@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.learning.batching import bucketed_order
+from agentrl_resources.learning.batching import before, bucketed_order, logits_where
 from agentrl_resources.learning.harmony import Encoded
 from agentrl_resources.settings import SftSettings
 
@@ -30,8 +30,15 @@ def train_sft(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    class AgentTokensTrainer(SFTTrainer):
+        """TRL's trainer, whose loss asks the head only about the tokens that count."""
+
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            loss = language_loss(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+            return (loss, {}) if return_outputs else loss
+
     order = bucketed_order([len(row.ids) for row in train], settings.batch_size, settings.epochs, seed)
-    trainer = SFTTrainer(
+    trainer = AgentTokensTrainer(
         model=model,
         args=SFTConfig(
             per_device_train_batch_size=settings.batch_size,
@@ -51,6 +58,19 @@ def train_sft(
     trainer.train()
     logged = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     return {"loss": logged, "holdout_loss": trainer.evaluate()["eval_loss"]}
+
+
+def language_loss(model: Any, ids: Any, mask: Any, labels: Any) -> Any:
+    """Mean cross-entropy, nats per token, over the tokens that have a label (not -100).
+
+    `ids`, `mask`, `labels`: (batch, tokens), padded on the right.
+    """
+    from torch.nn.functional import cross_entropy
+
+    counts = labels != -100
+    counts[:, 0] = False  # nothing predicts it
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    return cross_entropy(logits_where(model, inputs, before(counts)), labels[counts])
 
 
 def optimizer_for(model: Any, learning_rate: float, matrix_learning_rate: float | None) -> Any:

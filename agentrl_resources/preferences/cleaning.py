@@ -3,6 +3,9 @@
 Two kinds of reasons: what a row shows by itself, and what only shows beside the other rows. Rows are compared in the
 order of their content, so the same rows in another order give the same clean pairs. Cleaning clean pairs again changes
 nothing.
+
+Rows are compared as they would train: redacted. Two that differ only in whose data they hold teach the same, so one of
+them is a duplicate; two answers of one row that name two different customers are two answers.
 """
 
 from collections import Counter, defaultdict
@@ -12,10 +15,12 @@ from typing import Any
 
 from agentrl_resources.files import canonical_json, digest_json
 from agentrl_resources.preferences.duplicates import near_duplicates
-from agentrl_resources.preferences.formats import read_pair
+from agentrl_resources.preferences.formats import OVERALL, read_pair
+from agentrl_resources.preferences.layouts import offered_tools, unused_columns
 from agentrl_resources.preferences.messages import CallCheck, schema_check
 from agentrl_resources.preferences.pairs import Message, Pair, Quarantined, RawRow, Reason, Refused
-from agentrl_resources.redaction import redact_json
+from agentrl_resources.preferences.values import storable, storable_text
+from agentrl_resources.redaction import Redactor
 
 CLEAR_MARGIN = 0.05
 """How much better the rejected side must score before its label counts as wrong, in the rubric's units (0 to 1)."""
@@ -42,12 +47,14 @@ class CleaningRules:
 class CleanResult:
     """Every row once: `clean` in the order of `pair_id`, `quarantine` in the order of the file.
 
-    `redactions` counts the personal data taken out of the clean pairs by kind.
+    `redactions` counts the personal data taken out of the clean pairs by kind, `unused_columns` the clean rows in which
+    a column says something that nothing here reads.
     """
 
     clean: list[Pair]
     quarantine: list[Quarantined]
     redactions: Counter[str]
+    unused_columns: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class _Candidate:
     raw: RawRow
     pair: Pair
     redactions: Counter[str]
+    by_content: tuple[str, bytes, str, int]
 
 
 _Findings = Iterator[tuple[int, str]]
@@ -71,8 +79,11 @@ def clean(rows: Iterable[RawRow], rules: CleaningRules) -> CleanResult:
             candidates.append(_admit(raw, rules, check))
         except Refused as refused:
             quarantine.append(_quarantined(raw, refused.reason, refused.detail))
+        except Exception as error:  # whatever a row holds, it is this row that cannot be read
+            detail = f"The row cannot be read ({type(error).__name__}: {str(error)[:200]})."
+            quarantine.append(_quarantined(raw, Reason.UNREADABLE, detail))
 
-    candidates.sort(key=_by_content)
+    candidates.sort(key=lambda one: one.by_content)
     screens: list[tuple[Reason, Callable[[Sequence[_Candidate]], _Findings]]] = [
         (Reason.CONTRADICTORY_LABEL, _contradictory),
         (Reason.EXACT_DUPLICATE, _exact_duplicates),
@@ -88,6 +99,7 @@ def clean(rows: Iterable[RawRow], rules: CleaningRules) -> CleanResult:
         clean=[one.pair for one in candidates],
         quarantine=sorted(quarantine, key=lambda one: (one.source, one.row)),
         redactions=sum((one.redactions for one in candidates), Counter()),
+        unused_columns=Counter(name for one in candidates for name in unused_columns(one.raw.data)),
     )
 
 
@@ -107,6 +119,7 @@ def profile(result: CleanResult) -> dict[str, Any]:
         "by_task_type": count(pair.task_type for pair in result.clean),
         "by_annotator": count(pair.annotator for pair in result.clean),
         "redactions": dict(result.redactions.most_common()),
+        "unused_columns": dict(result.unused_columns.most_common()),
     }
 
 
@@ -114,25 +127,22 @@ def profile(result: CleanResult) -> dict[str, Any]:
 
 
 def _admit(raw: RawRow, rules: CleaningRules, check: CallCheck) -> _Candidate:
-    redactions: Counter[str] = Counter()
-
-    def redact(value: Any) -> Any:
-        value, counts = redact_json(value)
-        redactions.update(counts)
-        return value
-
-    pair = read_pair(raw, rules.holdout_percent, check, redact)
+    redactor = Redactor(raw.data)
+    pair = read_pair(raw, rules.holdout_percent, check, redactor)
     longest = _characters(pair.prompt) + max(_characters(pair.chosen), _characters(pair.rejected))
     if longest > rules.max_characters:
         raise Refused(Reason.TOO_LONG, f"{longest} characters, {rules.max_characters} are allowed.")
-    label = raw.data.get("label") or "chosen"
-    if label == "tie" or pair.chosen == pair.rejected:
-        raise Refused(Reason.TIE, "The annotator saw no difference." if label == "tie" else "Both sides are the same.")
-    if label != "chosen":
-        raise Refused(Reason.UNREADABLE, f"The label is {label!r}; it may be 'chosen' or 'tie'.")
+    if pair.chosen == pair.rejected:
+        raise Refused(Reason.TIE, "Both sides are the same.")
+    if rules.tool_schemas is not None and (unknown := offered_tools(raw.data) - rules.tool_schemas.keys()):
+        raise Refused(
+            Reason.UNREADABLE,
+            f"The row offers tools that the workflow has not ({', '.join(sorted(unknown))[:200]}). Leave tools out.",
+        )
     if (gap := _scores_against_label(pair, rules.rubric_weights)) > CLEAR_MARGIN:
         raise Refused(Reason.LABEL_DISAGREES_WITH_SCORES, f"The rejected side scores {gap:.2f} more under the rubric.")
-    return _Candidate(raw, pair, redactions)
+    about = pair.to_dict() | {"prompt": None, "chosen": None, "rejected": None}  # these are what pair_id stands for
+    return _Candidate(raw, pair, redactor.found, (pair.pair_id, canonical_json(about), raw.source, raw.row))
 
 
 def _characters(turns: list[Message]) -> int:
@@ -148,7 +158,9 @@ def _scores_against_label(pair: Pair, weights: Mapping[str, float]) -> float:
     if pair.rubric_scores is None:
         return 0.0
     chosen, rejected = pair.rubric_scores["chosen"], pair.rubric_scores["rejected"]
-    weight = {key: weights.get(key, 0.0) if weights else 1.0 for key in chosen.keys() & rejected.keys()}
+    weight = {
+        key: weights.get(key, float(key == OVERALL)) if weights else 1.0 for key in chosen.keys() & rejected.keys()
+    }
     total = sum(weight.values())
     return sum(weight[key] * (rejected[key] - chosen[key]) for key in weight) / total if total else 0.0
 
@@ -188,14 +200,12 @@ def _near_duplicates(candidates: Sequence[_Candidate], similarity: float) -> _Fi
         yield position, f"{100 * alike:.0f} % the same as {_place(candidates[kept])}."
 
 
-def _by_content(one: _Candidate) -> tuple[str, bytes, str, int]:
-    about = one.pair.to_dict() | {"prompt": None, "chosen": None, "rejected": None}  # these are what pair_id stands for
-    return one.pair.pair_id, canonical_json(about), one.raw.source, one.raw.row
-
-
 def _place(one: _Candidate) -> str:
     return f"row {one.raw.row} of {one.raw.source}"
 
 
 def _quarantined(raw: RawRow, reason: Reason, detail: str) -> Quarantined:
-    return Quarantined(raw.row, raw.source, reason, redact_json(detail)[0], redact_json(raw.data)[0])
+    told, data = storable_text(detail), storable(raw.data)
+    redactor = Redactor([data, told])
+    kept = redactor.redact(data)
+    return Quarantined(raw.row, raw.source, reason, redactor.redact(told), kept)

@@ -3,7 +3,8 @@
 Two pairs are alike when they quote the same numbers, make the same tool calls, share at least the asked part of their
 word triples over prompt, chosen and rejected, and share at least half of them on each side taken alone. So two orders
 are two tasks, two different short answers to one long prompt are two pairs, and a pair with its sides swapped is no
-duplicate of the first.
+duplicate of the first. The number of a placeholder counts like any other: which of a row's people is named is part of
+what a pair says, and whose data they are is not.
 """
 
 import math

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_json
+from agentrl_resources.preferences.layouts import KNOWN, has_sides, label_of
 from agentrl_resources.preferences.pairs import Message, Pair, RawRow
-from agentrl_resources.redaction import redact_json
+from agentrl_resources.redaction import redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,10 @@ def _raw_suite() -> "list[Expectation]":
             column="readable", **yes, **_stated("all_readable", "warning", "Every row can be read.")
         ),
         gxe.ExpectColumnValuesToBeInSet(
-            column="paired", mostly=0.5, **yes, **_stated("mostly_paired", "critical", "Most rows have both sides.")
+            column="paired",
+            mostly=0.5,
+            **yes,
+            **_stated("mostly_paired", "critical", f"Most rows have both sides. {KNOWN}"),
         ),
         gxe.ExpectColumnValuesToBeInSet(
             column="paired", **yes, **_stated("all_paired", "warning", "Every row has both sides.")
@@ -89,8 +93,8 @@ def _raw_frame(rows: Sequence[Any]) -> "pd.DataFrame":
         {
             "place": [f"{row.source}:{row.row}" for row in rows],
             "readable": [row.problem is None for row in rows],
-            "paired": [bool(row.data.get("chosen") and row.data.get("rejected")) for row in rows],
-            "label": [str(row.data.get("label") or "chosen") for row in rows],
+            "paired": [has_sides(row.data) for row in rows],
+            "label": [label_of(row.data) if "chosen" in row.data else "chosen" for row in rows],
         }
     )
 
@@ -170,7 +174,7 @@ def _clean_frame(pairs: Sequence[Any]) -> "pd.DataFrame":
             "split": [pair.split for pair in pairs],
             "splits_of_task": [len(splits[pair.task_id]) for pair in pairs],
             "personal_data": [
-                redact_json([pair.prompt, pair.chosen, pair.rejected, pair.metadata])[1].total() for pair in pairs
+                redact([pair.prompt, pair.chosen, pair.rejected, pair.metadata])[1].total() for pair in pairs
             ],
             "prompted": [bool(pair.prompt) for pair in pairs],
             "held_out": [float(pair.split == "holdout") for pair in pairs],

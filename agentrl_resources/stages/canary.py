@@ -1,7 +1,7 @@
 """Stage `canary_rollout`: the candidate before simulated customers, promoted or failed back by its canary.
 
-A candidate that is broken on purpose goes the same way first, in a registry of its own: what should end a bad canary is
-seen to do so, beside the real one and without a trace in its records.
+A candidate that is broken on purpose goes the same way in a registry of its own, in a process beside: what should end a
+bad canary is seen to do so, without a trace in the real one's records.
 """
 
 import asyncio
@@ -23,29 +23,47 @@ from agentrl_resources.gateway import Backend, BundleBackend
 from agentrl_resources.learning import hash_seed
 from agentrl_resources.plotting import ACCENT, BAD, BASELINE, CANDIDATE, GOOD, INK, picture
 from agentrl_resources.release import Manifest, Registry
-from agentrl_resources.stages.request import StageRequest
+from agentrl_resources.side_by_side import Say, side_by_side
+from agentrl_resources.stages.request import StageRequest, read_request
 from agentrl_resources.workflow import EpisodeFactory
 
 BAD_SHARE = 0.3
 """Share of its runs in which the policy that is broken on purpose does nothing."""
-_COLOURS = (GOOD, BASELINE, ACCENT, CANDIDATE, INK, BAD)
+_COLOURS = (GOOD, BASELINE, ACCENT, CANDIDATE, "#7d5ba6", "#c58bd3", INK, BAD)
 
 
 def run(request: StageRequest) -> None:
-    home, release = Path(request.parameters["home"]), request.parameters["release"]
-    settings, workflow = request.settings, request.workflow
-    bad = _bad_one(request)
-    rollout = CanaryRollout(home, settings, workflow, release)
-    if rollout.registry.pointers().canary != release:
-        rollout.begin()
-    seed = hash_seed(settings.seed, "customers", rollout.registry.pointers().revision)
-    good = asyncio.run(with_customers(rollout, None, seed, SETTLING_RUNS, _told(request, "candidate")))
-    for name, report in (("candidate", good), ("broken on purpose", bad)):
+    tries = (("candidate", _good_one), ("broken on purpose", _bad_one))
+
+    def heard(number: int, said: str) -> None:
+        request.progress(0, 0, f"{tries[number][0]}: {said}")  # towards an end that nobody knows
+
+    reports = side_by_side(_tried, [(request.file, work) for _, work in tries], heard)
+    for (name, _), report in zip(tries, reports, strict=True):
         draw(request.output / f"{name.replace(' ', '_')}.png", name, report)
+    good, bad = reports
     request.report({**good, "broken_on_purpose": bad})
 
 
-def _bad_one(request: StageRequest) -> dict[str, Any]:
+def _tried(say: Say, piece: tuple[Path, Callable[[StageRequest, Say], dict[str, Any]]]) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(1)
+    file, work = piece
+    return work(read_request(file, lambda *_: None), say)
+
+
+def _good_one(request: StageRequest, say: Say) -> dict[str, Any]:
+    """The candidate, in the state folder that it is to serve."""
+    home, release = Path(request.parameters["home"]), request.parameters["release"]
+    rollout = CanaryRollout(home, request.settings, request.workflow, release)
+    if rollout.registry.pointers().canary != release:
+        rollout.begin()
+    seed = hash_seed(request.settings.seed, "customers", rollout.registry.pointers().revision)
+    return asyncio.run(with_customers(rollout, None, seed, SETTLING_RUNS, say))
+
+
+def _bad_one(request: StageRequest, say: Say) -> dict[str, Any]:
     """A candidate that does nothing in a share of its runs, on the workflow file's first share of the sessions."""
     settings = request.settings
     factory = EpisodeFactory(request.workflow)
@@ -70,17 +88,8 @@ def _bad_one(request: StageRequest) -> dict[str, Any]:
         )
         rollout = CanaryRollout(Path(folder), settings, request.workflow, canary, registry)
         seed = hash_seed(settings.seed, "customers of the broken one", 0)
-        report = asyncio.run(with_customers(rollout, load, seed, 0, _told(request, "broken on purpose")))
+        report = asyncio.run(with_customers(rollout, load, seed, 0, say))
     return {**report, "fault": fault.kind, "share": fault.share}
-
-
-def _told(request: StageRequest, name: str) -> Callable[[str], None]:
-    """Progress towards an end that nobody knows."""
-
-    def progress(said: str) -> None:
-        request.progress(0, 0, f"{name}: {said}")
-
-    return progress
 
 
 def draw(path: Path, name: str, report: dict[str, Any]) -> None:

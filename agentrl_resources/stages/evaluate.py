@@ -1,7 +1,7 @@
 """Stage `offline_eval_suite`: baseline and candidate on the same tasks with the same seeds; every episode is kept."""
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,59 +9,69 @@ from typing import Any
 
 from agentrl_resources.evaluation import compare_arms, paired
 from agentrl_resources.files import canonical_json, digest_json, read_jsonl
-from agentrl_resources.learning import SampledEpisode, Sampler, hash_seed, load_policy, token_logprobs
+from agentrl_resources.learning import SampledEpisode, Sampler, chosen_logprobs, hash_seed, load_policy
 from agentrl_resources.plotting import BASELINE, CANDIDATE, picture
+from agentrl_resources.stages.pieces import Share, in_pieces, share_of
 from agentrl_resources.stages.request import StageRequest, load_harmony
 from agentrl_resources.telemetry import RunRecord
-from agentrl_resources.workflow import EpisodeFactory, Task
+from agentrl_resources.workflow import EpisodeFactory, Task, is_simulated
 
 SUITES = ("capability", "adversarial")
 ARMS = ("baseline", "candidate")
 
 
 def run(request: StageRequest) -> None:
+    temperatures = _temperatures(request)
+    tasks = sum(len(_tasks(request, suite)) for suite in SUITES)
+    total = len(ARMS) * len(temperatures) * tasks
+    records = [record for part in in_pieces(request, _played, total, "episodes") for record in part]
+    with gzip.GzipFile(request.output / "episodes.jsonl.gz", "wb", mtime=0) as file:
+        for record in records:
+            file.write(canonical_json(asdict(record)) + b"\n")
+    comparison = {f"{temperature:g}": compare_arms(paired(records, temperature)) for temperature in temperatures}
+    draw(request.output / "comparison.png", comparison, request.made_up)
+    request.report({"episodes": len(records), "comparison": comparison, "temperatures": temperatures})
+
+
+def _temperatures(request: StageRequest) -> list[float]:
+    options = request.settings.evaluation
+    return [options.temperature, *([0.0] if options.greedy_control else [])]
+
+
+def _played(request: StageRequest, share: Share, done: Callable[[int], None]) -> list[RunRecord]:
+    """A share of the tasks of every suite, at every temperature, by both arms."""
     settings = request.settings
     factory = EpisodeFactory(request.workflow)
     folders = {"baseline": request.inputs["sft_checkpoint"], "candidate": request.inputs["ppo_policy"]}
     harmony = load_harmony(folders["baseline"], factory)
     samplers = {arm: Sampler(load_policy(folder).eval(), harmony, factory) for arm, folder in folders.items()}
-    suites = {suite: _tasks(request.inputs["eval_suite"] / f"{suite}.jsonl") for suite in SUITES}
-    temperatures = [settings.evaluation.temperature, *([0.0] if settings.evaluation.greedy_control else [])]
-
     records: list[RunRecord] = []
-    total = len(ARMS) * len(temperatures) * sum(map(len, suites.values()))
-    for temperature in temperatures:
-        for suite, tasks in suites.items():
+    for temperature in _temperatures(request):
+        for suite in SUITES:
+            mine = share_of(list(enumerate(_tasks(request, suite))), share)
             # the arms take turns batch by batch, so that a busy moment of the machine is shared by both
-            for start in range(0, len(tasks), settings.evaluation.concurrency):
-                batch = tasks[start : start + settings.evaluation.concurrency]
-                seeds = [hash_seed(settings.seed, "evaluation", start + index) for index in range(len(batch))]
+            for start in range(0, len(mine), settings.evaluation.concurrency):
+                batch = mine[start : start + settings.evaluation.concurrency]
+                tasks = [task for _, task in batch]
+                seeds = [hash_seed(settings.seed, "evaluation", number) for number, _ in batch]
                 for arm in ARMS:
-                    episodes = samplers[arm].play(batch, seeds, temperature, len(batch))
+                    episodes = samplers[arm].play(tasks, seeds, temperature, len(batch))
                     kls = _kl(samplers["baseline"].model, episodes, temperature) if arm == "candidate" else None
                     records += _records(request, episodes, kls, arm, suite, temperature)
-                    request.progress(len(records), total, f"{suite} episodes at temperature {temperature:g}")
-    with gzip.GzipFile(request.output / "episodes.jsonl.gz", "wb", mtime=0) as file:
-        for record in records:
-            file.write(canonical_json(asdict(record)) + b"\n")
-    comparison = {f"{temperature:g}": compare_arms(paired(records, temperature)) for temperature in temperatures}
-    _draw(request.output / "comparison.png", comparison)
-    request.report({"episodes": len(records), "comparison": comparison, "temperatures": temperatures})
+                    done(len(records))
+    return records
 
 
-def _tasks(path: Path) -> list[Task]:
-    return [Task.from_dict(row) for row in read_jsonl(path)]
+def _tasks(request: StageRequest, suite: str) -> list[Task]:
+    return [Task.from_dict(row) for row in read_jsonl(request.inputs["eval_suite"] / f"{suite}.jsonl")]
 
 
 def _kl(reference: Any, episodes: Sequence[SampledEpisode], temperature: float) -> list[float] | None:
     """KL from the reference in nats per episode, estimated on the sampled tokens; greedy decoding has none."""
     if temperature == 0:
         return None
-    expected = token_logprobs(reference, [episode.ids for episode in episodes], temperature)
-    return [
-        sum(own - other for own, other, chosen in zip(episode.logprobs, row, episode.mask, strict=True) if chosen)
-        for episode, row in zip(episodes, expected, strict=True)
-    ]
+    expected = chosen_logprobs(reference, episodes, temperature)
+    return [sum(episode.logprobs) - sum(row) for episode, row in zip(episodes, expected, strict=True)]
 
 
 def _records(
@@ -74,12 +84,12 @@ def _records(
 ) -> list[RunRecord]:
     started_at = datetime.now(UTC).isoformat()
     return [
-        _record(request, episode, None if kls is None else kls[index], arm, suite, temperature, started_at)
+        run_record(request, episode, None if kls is None else kls[index], arm, suite, temperature, started_at)
         for index, episode in enumerate(episodes)
     ]
 
 
-def _record(
+def run_record(
     request: StageRequest,
     sampled: SampledEpisode,
     kl: float | None,
@@ -88,6 +98,7 @@ def _record(
     temperature: float,
     started_at: str,
 ) -> RunRecord:
+    """The run record of one episode; `kl` in nats from the baseline."""
     episode, workflow = sampled.episode, request.workflow
     transcript, outcome = episode.transcript, episode.outcome
     calls = transcript.tool_calls
@@ -110,7 +121,7 @@ def _record(
         started_at=started_at,
         assigned_channel="offline_eval",
         served_channel="offline_eval",
-        simulated=True,
+        simulated=is_simulated(workflow),
         arm=arm,
         suite=suite,
         temperature=temperature,
@@ -126,7 +137,8 @@ def _record(
     )
 
 
-def _draw(path: Path, comparison: dict[str, Any]) -> None:
+def draw(path: Path, comparison: dict[str, Any], simulated: str) -> None:
+    """Success of both arms, suite by suite. `simulated`: what the title ends with."""
     bars = [
         (f"{suite}\n{'greedy' if temperature == '0' else f'temperature {temperature}'}", result)
         for temperature, suites in comparison.items()
@@ -143,5 +155,6 @@ def _draw(path: Path, comparison: dict[str, Any]) -> None:
             places = [index + offset for index in range(len(bars))]
             axes.bar(places, rates, width=0.38, yerr=errors, color=colour, capsize=3, label=arm)
         axes.set_xticks(range(len(bars)), [label for label, _ in bars])
-        axes.set(title="Success on held-out tasks, both arms on the same tasks and seeds (simulated)", ylim=(0, 1.15))
+        title = f"Success on held-out tasks, both arms on the same tasks and seeds{simulated}"
+        axes.set(title=title, ylim=(0, 1.15))
         axes.legend(ncols=2, loc="upper left")

@@ -4,73 +4,100 @@ A reward model trained on history alone knows only the mistakes of history's age
 once. So its own answers are among the data.
 """
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agentrl_resources.files import digest_json, write_jsonl
 from agentrl_resources.learning import Encoded, SampledEpisode, Sampler, hash_seed, load_policy, sample_replies
 from agentrl_resources.preferences import ON_POLICY, Pair
-from agentrl_resources.stages.request import StageRequest, load_harmony
-from agentrl_resources.workflow import EpisodeFactory
+from agentrl_resources.stages.pieces import Share, in_pieces, share_of
+from agentrl_resources.stages.request import StageRequest, load_harmony, uses_tools
+from agentrl_resources.workflow import EpisodeFactory, Task
 
 QUEUE_REPLY_TOKENS = 128
 
 
 def run(request: StageRequest) -> None:
-    settings = request.settings
-    factory = EpisodeFactory(request.workflow)
-    folder = request.inputs["sft_checkpoint"]
-    harmony = load_harmony(folder, factory)
-    model = load_policy(folder)
-    rows = request.pairs("cleaned_preference_data", "train.jsonl")
-    if settings.preferences.source is None:
-        _label(request, Sampler(model, harmony, factory))
+    if can_label(request):
+        _label(request)
     else:
-        _queue(request, model, harmony, rows)
+        _queue(request)
 
 
-def _label(request: StageRequest, sampler: Sampler) -> None:
+def can_label(request: StageRequest) -> bool:
+    """Whether the workflow labels what was sampled: the checkpoint plays its episodes, and it has annotators. Whose the
+    data are does not matter; what is left waits for people."""
+    return uses_tools(request.inputs["sft_checkpoint"]) and callable(getattr(request.workflow, "prefer", None))
+
+
+@dataclass
+class _Labelled:
+    """What came of some tasks."""
+
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    ties: int = 0
+    successes: int = 0
+
+
+def _label(request: StageRequest) -> None:
+    options, workflow = request.settings.on_policy, request.workflow
+    tasks = len(_tasks(request))
+    episodes = tasks * options.samples_per_task
+    parts = in_pieces(request, _labelled, episodes, "episodes sampled")
+    pairs = [pair for part in parts for pair in part.pairs]
+    write_jsonl(request.output / "pairs.jsonl", pairs)
+    write_jsonl(request.output / "queue.jsonl", [])
+    write_jsonl(request.output / "samples.jsonl", [sample for part in parts for sample in part.samples])
+    request.report(
+        {
+            "tasks": tasks,
+            "episodes": episodes,
+            "pairs": len(pairs),
+            "ties": sum(part.ties for part in parts),
+            "queued": 0,
+            "success": sum(part.successes for part in parts) / episodes,
+            "labelled_by": f"{workflow.name} annotators{request.made_up}, under rubric {workflow.rubric.version}",
+        }
+    )
+
+
+def _tasks(request: StageRequest) -> list[Task]:
+    options, seed = request.settings.on_policy, request.settings.seed + 2
+    wanted = {"train": options.tasks, "holdout": options.holdout_tasks}
+    return [task for split, count in wanted.items() for task in request.workflow.tasks(split, count, seed)]
+
+
+def _labelled(request: StageRequest, share: Share, done: Callable[[int], None]) -> _Labelled:
     """Several episodes per task; the workflow's annotators judge the best against the worst, the second best against
     the second worst, and so on: every episode is in one pair at most."""
     settings, options, workflow = request.settings, request.settings.on_policy, request.workflow
-    tasks = workflow.tasks("train", options.tasks, settings.seed + 2)
-    tasks += workflow.tasks("holdout", options.holdout_tasks, settings.seed + 2)
-    repeated = [task for task in tasks for _ in range(options.samples_per_task)]
-    seeds = [hash_seed(settings.seed, "on_policy", index) for index in range(len(repeated))]
+    folder, factory = request.inputs["sft_checkpoint"], EpisodeFactory(workflow)
+    sampler = Sampler(load_policy(folder), load_harmony(folder, factory), factory)
+    mine = share_of(list(enumerate(_tasks(request))), share)
+    numbers = [number * options.samples_per_task + place
+               for number, _ in mine for place in range(options.samples_per_task)]  # fmt: skip
     episodes = sampler.play(
-        repeated,
-        seeds,
+        [task for _, task in mine for _ in range(options.samples_per_task)],
+        [hash_seed(settings.seed, "on_policy", number) for number in numbers],
         options.temperature,
         settings.evaluation.concurrency,
-        lambda done, of: request.progress(done, of, "episodes sampled"),
+        lambda so_far, _: done(so_far),
     )
-    pairs: list[Pair] = []
-    ties = 0
+    labelled = _Labelled(successes=sum(episode.episode.outcome.success for episode in episodes))
     for start in range(0, len(episodes), options.samples_per_task):
         ranked = sorted(episodes[start : start + options.samples_per_task], key=lambda e: e.episode.outcome.quality)
         for place in range(options.samples_per_task // 2):
             worse, better = ranked[place], ranked[-1 - place]
-            seed = hash_seed(settings.seed, "label", start + place)
+            seed = hash_seed(settings.seed, "label", numbers[start] + place)
             label = workflow.prefer(worse.episode.outcome, better.episode.outcome, seed)
             if label == 0:
-                ties += 1
+                labelled.ties += 1
             else:
-                pairs.append(_pair(request, *((better, worse) if label > 0 else (worse, better))))
-    write_jsonl(request.output / "pairs.jsonl", [pair.to_dict() for pair in pairs])
-    write_jsonl(request.output / "queue.jsonl", [])
-    samples = [_sample(episode) for episode in episodes if episode.task.split == "holdout"]
-    write_jsonl(request.output / "samples.jsonl", samples)
-    request.report(
-        {
-            "tasks": len(tasks),
-            "episodes": len(episodes),
-            "pairs": len(pairs),
-            "ties": ties,
-            "queued": 0,
-            "success": sum(episode.episode.outcome.success for episode in episodes) / len(episodes),
-            "labelled_by": f"{workflow.name} annotators (simulated), under rubric {workflow.rubric.version}",
-        }
-    )
+                labelled.pairs.append(_pair(request, *((better, worse) if label > 0 else (worse, better))).to_dict())
+    labelled.samples = [_sample(episode) for episode in episodes if episode.task.split == "holdout"]
+    return labelled
 
 
 def _pair(request: StageRequest, chosen: SampledEpisode, rejected: SampledEpisode) -> Pair:
@@ -102,9 +129,11 @@ def _sample(episode: SampledEpisode) -> dict[str, Any]:
     }
 
 
-def _queue(request: StageRequest, model: Any, harmony: Any, rows: list[Pair]) -> None:
+def _queue(request: StageRequest) -> None:
     """Pairs of replies to the user's own prompts, for people to label and add to their preference file."""
-    settings = request.settings
+    settings, folder = request.settings, request.inputs["sft_checkpoint"]
+    model, harmony = load_policy(folder), load_harmony(folder, EpisodeFactory(request.workflow))
+    rows = request.pairs("cleaned_preference_data", "train.jsonl")
     prompts = [pair.prompt for pair in rows[: settings.on_policy.queue]]
     sides = [
         sample_replies(model, harmony, prompts, settings.on_policy.temperature, QUEUE_REPLY_TOKENS, seed)

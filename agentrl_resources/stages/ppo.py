@@ -45,7 +45,7 @@ def run(request: StageRequest) -> None:
 
     state = trainer.train(tasks, progress)
     save_with_format(policy, harmony, True, request.output)
-    _draw(request.output, state.history)
+    draw(request.output, state.history, request.made_up)
     request.report(
         {
             "history": state.history,
@@ -57,7 +57,8 @@ def run(request: StageRequest) -> None:
     )
 
 
-def _draw(folder: Path, history: list[dict[str, Any]]) -> None:
+def draw(folder: Path, history: list[dict[str, Any]], simulated: str) -> None:
+    """How training went, and whether success followed the reward. `simulated`: what the titles end with."""
     history = [entry for entry in history if {"score", "kl", "success"} <= set(entry)]
     steps = [entry["iteration"] for entry in history]
 
@@ -68,7 +69,7 @@ def _draw(folder: Path, history: list[dict[str, Any]]) -> None:
         axes[0].plot(steps, series("success"), color=GOOD, label="true success (watched, not learned from)")
         axes[0].plot(steps, series("no_action"), color=ACCENT, label="episodes without any action")
         axes[0].plot(steps, series("safety_violations"), color=BAD, label="safety violations")
-        axes[0].set(title="Rollouts over PPO iterations (simulated)", xlabel="iteration", ylim=(0, 1))
+        axes[0].set(title=f"Rollouts over PPO iterations{simulated}", xlabel="iteration", ylim=(0, 1))
         axes[0].legend()
         axes[1].plot(steps, series("kl"), color=INK)
         axes[1].set(title="KL to the SFT reference", xlabel="iteration", ylabel="nats per episode")
@@ -77,7 +78,7 @@ def _draw(folder: Path, history: list[dict[str, Any]]) -> None:
         for step, x, y in zip(steps, series("score"), series("success"), strict=True):
             axes.annotate(str(step), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
         axes.set(
-            title="Reward against true success (simulated)",
+            title=f"Reward against true success{simulated}",
             xlabel="reward (-2 to 2; SFT's mean score is 0)",
             ylabel="true success",
         )

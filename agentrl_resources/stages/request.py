@@ -1,15 +1,15 @@
 """What a stage is given, and what the stages share."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agentrl_resources.files import read_json, read_jsonl, write_json
 from agentrl_resources.learning import Harmony, load_tokenizer
 from agentrl_resources.preferences import Pair
-from agentrl_resources.settings import Settings
-from agentrl_resources.workflow import EpisodeFactory, Workflow
+from agentrl_resources.settings import Settings, load_settings
+from agentrl_resources.workflow import EpisodeFactory, Workflow, is_simulated, load_workflow
 
 Progress = Callable[[int, int, str], None]
 
@@ -20,7 +20,7 @@ class StageRequest:
 
     `inputs` are the folders of upstream artifacts by asset name; `output` is the folder to fill; `work` survives a
     crash; `versions` are the names that run records carry (`baseline`, `candidate`, `reward_model`); `parameters` are
-    what one stage alone needs to know.
+    what one stage alone needs to know. `file` is where all of this stands, for processes that take a part of the work.
     """
 
     settings: Settings
@@ -30,7 +30,13 @@ class StageRequest:
     work: Path
     progress: Progress
     versions: Mapping[str, str]
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str]
+    file: Path
+
+    @property
+    def made_up(self) -> str:
+        """What stands behind the title of a picture and the name of an annotator, where the workflow is simulated."""
+        return " (simulated)" if is_simulated(self.workflow) else ""
 
     def report(self, numbers: Mapping[str, Any]) -> None:
         """Writes the stage's numbers where everybody looks for them."""
@@ -38,6 +44,24 @@ class StageRequest:
 
     def pairs(self, asset: str, *files: str) -> list[Pair]:
         return [Pair.from_dict(row) for file in files for row in read_jsonl(self.inputs[asset] / file)]
+
+
+def read_request(file: Path, progress: Progress) -> StageRequest:
+    """The request that `Training.run` wrote to `file`."""
+    request = read_json(file)
+    settings = load_settings(Path(request["workflow_file"]))
+    rubric = request["rubric"]
+    return StageRequest(
+        settings=settings,
+        workflow=load_workflow(settings.workflow.target, Path(rubric) if rubric else None),
+        inputs={name: Path(folder) for name, folder in request["inputs"].items()},
+        output=Path(request["output"]),
+        work=Path(request["work"]),
+        progress=progress,
+        versions=request["names"],
+        parameters=request["parameters"],
+        file=file,
+    )
 
 
 HARMONY_FILE = "harmony.json"
@@ -56,7 +80,7 @@ def uses_tools(folder: Path) -> bool:
 def make_harmony(tokenizer: Any, factory: EpisodeFactory, with_tools: bool) -> Harmony:
     if with_tools:
         return Harmony(tokenizer, factory.tools, factory.workflow.instructions)
-    return Harmony(tokenizer, None, None)
+    return Harmony(tokenizer, None, None, implied=factory.workflow.instructions)
 
 
 def save_with_format(model: Any | None, harmony: Harmony, with_tools: bool, folder: Path) -> None:

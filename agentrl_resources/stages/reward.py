@@ -12,10 +12,11 @@ from agentrl_resources.plotting import BASELINE, CANDIDATE, INK, picture
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings
 from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format, uses_tools
-from agentrl_resources.workflow import EpisodeFactory
+from agentrl_resources.workflow import EpisodeFactory, Rubric, Workflow
 
 ENOUGH = 30
 """Fewer pairs or samples than this say nothing: the number is reported, but blocks nothing."""
+_GATED = {"outcome_differs": "pairs whose outcome differs", "wrong_refusals": "wrong refusals"}
 
 
 def run(request: StageRequest) -> None:
@@ -37,9 +38,10 @@ def run(request: StageRequest) -> None:
         "pairs_train": {"history": len(train) - sum(p.source == ON_POLICY for p in train),
                         "on_policy": sum(p.source == ON_POLICY for p in train)},
         "loss": loss,
-        **judge_reward_model(reward_model, harmony, holdout, samples, request.workflow.tool_policy.acting_tools),
+        **judge_reward_model(reward_model, harmony, holdout, samples, request.workflow),
     }  # fmt: skip
     report["blocks"] = reasons_to_block(report, settings.reward)
+    report["not_measured"] = too_few(report)
     save_with_format(reward_model.scorer, harmony, uses_tools(sft), request.output)
     _draw(request.output / "calibration.png", report)
     request.report(report)
@@ -59,7 +61,7 @@ def judge_reward_model(
     harmony: Harmony,
     holdout: Sequence[Pair],
     samples: Sequence[dict[str, Any]],
-    acting: frozenset[str] = frozenset(),
+    workflow: Workflow,
 ) -> dict[str, Any]:
     """Everything that is known of the reward model from tasks it was not trained on.
 
@@ -68,6 +70,7 @@ def judge_reward_model(
     """
     import numpy as np
 
+    rubric, acting = workflow.rubric, workflow.tool_policy.acting_tools
     encoded = [encode_pair(harmony, pair) for pair in holdout]
     chosen = np.array(reward_model.score([pair.chosen for pair in encoded]))
     rejected = np.array(reward_model.score([pair.rejected for pair in encoded]))
@@ -92,11 +95,18 @@ def judge_reward_model(
     bad = [score for score, sample in zip(sample_scores, samples, strict=True) if not sample["success"]]
     by_source = {"history": [i for i, p in enumerate(holdout) if p.source != ON_POLICY],
                  "on_policy": [i for i, p in enumerate(holdout) if p.source == ON_POLICY]}  # fmt: skip
+    scored = [pair.rubric_scores for pair in holdout if pair.rubric_scores is not None]
     return {
+        "scored": {
+            "by": f"rubric {rubric.version}",
+            "outcome_criterion": next(iter(rubric.named("outcome")), None),
+            "pairs": len(scored),
+            "pairs_with_outcome": sum(rubric.met("outcome", scores["chosen"]) is not None for scores in scored),
+        },
         "holdout": accuracy(list(range(len(holdout)))),
         "holdout_by_source": {source: accuracy(rows) for source, rows in by_source.items()},
-        "outcome_differs": accuracy([i for i, pair in enumerate(holdout) if outcome_differs(pair)]),
-        "wrong_refusals": accuracy([i for i, pair in enumerate(holdout) if is_wrong_refusal(pair, acting)]),
+        "outcome_differs": accuracy([i for i, pair in enumerate(holdout) if outcome_differs(pair, rubric)]),
+        "wrong_refusals": accuracy([i for i, pair in enumerate(holdout) if is_wrong_refusal(pair, rubric, acting)]),
         "brier": brier(both, happened),
         "ece": ece(both, happened),
         "bins": [entry._asdict() for entry in reliability_bins(both, happened)],
@@ -109,19 +119,22 @@ def judge_reward_model(
     }
 
 
-def outcome_differs(pair: Pair) -> bool:
-    """Whether the better episode succeeded and the other did not, as far as anybody scored it."""
+def outcome_differs(pair: Pair, rubric: Rubric) -> bool:
+    """Whether the better episode succeeded and the other did not, as far as anybody scored the rubric's outcome."""
     scores = pair.rubric_scores
-    return scores is not None and scores["chosen"].get("outcome") == 1 and scores["rejected"].get("outcome") == 0
+    if scores is None:
+        return False
+    return rubric.met("outcome", scores["chosen"]) is True and rubric.met("outcome", scores["rejected"]) is False
 
 
-def is_wrong_refusal(pair: Pair, acting: frozenset[str]) -> bool:
+def is_wrong_refusal(pair: Pair, rubric: Rubric, acting: frozenset[str]) -> bool:
     """Whether the worse episode failed because it did nothing where something was to be done: it called none of the
-    `acting` tools, and was scored safe and honest. The blind spot that is hacked first."""
-    if not outcome_differs(pair) or pair.rubric_scores is None or not _called(pair.chosen) & acting:
+    `acting` tools, and nobody scored it unsafe or dishonest. The blind spot that is hacked first."""
+    if not outcome_differs(pair, rubric) or pair.rubric_scores is None or not _called(pair.chosen) & acting:
         return False
     scores = pair.rubric_scores["rejected"]
-    return scores.get("safety") == 1 and scores.get("honesty", 1) == 1 and not _called(pair.rejected) & acting
+    blamed = any(rubric.met(role, scores) is False for role in ("safety", "honesty"))
+    return not blamed and not _called(pair.rejected) & acting
 
 
 def _called(messages: Sequence[dict[str, Any]]) -> set[str]:
@@ -131,18 +144,38 @@ def _called(messages: Sequence[dict[str, Any]]) -> set[str]:
 def reasons_to_block(report: dict[str, Any], settings: RewardSettings) -> list[str]:
     """Why no policy may learn from this reward model; empty when it may."""
     reasons = []
-    holdout, own = report["holdout"], report["own_samples"]
+    holdout, own, scored = report["holdout"], report["own_samples"], report["scored"]
+    if scored["outcome_criterion"] is None:
+        reasons.append(
+            f"not measured where the outcome differs: no criterion of {scored['by']} has `role: outcome`. "
+            "Give it to the one that says whether the request was solved"
+        )
+    elif scored["pairs"] >= ENOUGH and not scored["pairs_with_outcome"]:
+        reasons.append(
+            f"not measured where the outcome differs: of {scored['pairs']} scored hold-out pairs none has a score from "
+            f"0 to 1 for `{scored['outcome_criterion']}`, the outcome of {scored['by']}. Score it, or give `role: "
+            "outcome` to the criterion that the data score"
+        )
     if holdout["interval"] is None or holdout["interval"][0] <= 0.5:
         reasons.append(f"no better than chance: hold-out accuracy interval {holdout['interval']} reaches 0.5")
     if report["ece"] > settings.max_ece:
         reasons.append(f"badly calibrated: ECE {report['ece']:.3f} is above {settings.max_ece}")
-    for name, what in (("outcome_differs", "pairs whose outcome differs"), ("wrong_refusals", "wrong refusals")):
+    for name, what in _GATED.items():
         pairs = report[name]
         if pairs["n"] >= ENOUGH and pairs["accuracy"] < settings.min_accuracy:
             reasons.append(f"{what}: accuracy {pairs['accuracy']:.3f} < {settings.min_accuracy}")
     if min(own["good"], own["bad"]) >= ENOUGH and own["auc"] < settings.min_auc:
         reasons.append(f"good and bad among the checkpoint's own samples: AUC {own['auc']:.3f} < {settings.min_auc}")
     return reasons
+
+
+def too_few(report: dict[str, Any]) -> list[str]:
+    """What was judged on fewer pairs or samples than say anything, and so blocks nothing."""
+    counts = {what: report[name]["n"] for name, what in _GATED.items()}
+    counts["good and bad among the checkpoint's own samples"] = min(
+        report["own_samples"]["good"], report["own_samples"]["bad"]
+    )
+    return [f"{what}: {n}" for what, n in counts.items() if n < ENOUGH]
 
 
 def _draw(path: Path, report: dict[str, Any]) -> None:

@@ -1,45 +1,46 @@
 """Stage `rollback_drill`: failures injected into a live gateway before the real policies, and how long each took."""
 
-import asyncio
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.canary import drill
+from agentrl_resources.canary import DrillPlan, drill, kinds_for
 from agentrl_resources.evaluation import parse_gate
 from agentrl_resources.gateway import Backend, BundleBackend
 from agentrl_resources.plotting import ACCENT, BAD, BASELINE, CANDIDATE, GOOD, INK, picture
 from agentrl_resources.settings import Settings
-from agentrl_resources.stages.request import StageRequest
-from agentrl_resources.workflow import EpisodeFactory
+from agentrl_resources.stages.request import StageRequest, read_request
+from agentrl_resources.workflow import EpisodeFactory, Workflow
 
 DEFAULT_LIMIT_MINUTES = 5.0
 """Where no gate of the workflow file says how long a rollback may take."""
 
 
 def run(request: StageRequest) -> None:
-    factory = EpisodeFactory(request.workflow)
-    options = request.settings.rollback
-
-    def arm(asset: str) -> Backend:
-        return BundleBackend(request.inputs[asset], factory, request.settings.gateway.concurrency)
-
+    settings = request.settings
+    kinds = kinds_for(request.workflow, settings.seed)
     with tempfile.TemporaryDirectory(dir=request.work) as folder:
-        report = asyncio.run(
-            drill(
-                Path(folder),
-                request.settings,
-                request.workflow,
-                {"champion": lambda: arm("sft_checkpoint"), "canary": lambda: arm("ppo_policy")},
-                injections=options.drills,
-                percent=options.canary_percent,
-                at_once=request.settings.canary.customers,
-                limit_seconds=60 * limit_minutes(request.settings),
-                progress=request.progress,
-            )
+        plan = DrillPlan(
+            Path(folder),
+            settings,
+            partial(_arms, request.file),
+            injections=settings.rollback.drills,
+            percent=settings.rollback.canary_percent,
+            at_once=settings.canary.customers,
+            lanes=settings.rollback.at_once,
+            limit_seconds=60 * limit_minutes(settings),
         )
+        report = drill(plan, kinds, request.progress)
     draw(request.output / "drill.png", report)
     request.report({**report, "measured_on": "this machine, its customers simulated"})
+
+
+def _arms(file: Path) -> tuple[Workflow, dict[str, Backend]]:
+    request = read_request(file, lambda *_: None)
+    factory, rows = EpisodeFactory(request.workflow), request.settings.gateway.concurrency
+    folders = {"champion": request.inputs["sft_checkpoint"], "canary": request.inputs["ppo_policy"]}
+    return request.workflow, {arm: BundleBackend(folder, factory, rows) for arm, folder in folders.items()}
 
 
 def limit_minutes(settings: Settings) -> float:

@@ -8,7 +8,7 @@ from agentrl_resources.learning import Sampler, hash_seed, new_model, train_sft
 from agentrl_resources.plotting import BASELINE, INK, picture
 from agentrl_resources.preferences import Pair
 from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format
-from agentrl_resources.workflow import EpisodeFactory
+from agentrl_resources.workflow import EpisodeFactory, Rubric
 
 PROBE_TASKS = 240
 HOLDOUT_ROWS = 256
@@ -18,7 +18,8 @@ def run(request: StageRequest) -> None:
     settings = request.settings
     factory = EpisodeFactory(request.workflow)
     harmony = load_harmony(request.inputs["tokenizer"], factory)
-    train = [pair for pair in request.pairs("cleaned_preference_data", "train.jsonl") if worth_imitating(pair)]
+    rubric, given = request.workflow.rubric, request.pairs("cleaned_preference_data", "train.jsonl")
+    train = [pair for pair in given if worth_imitating(pair, rubric)]
     holdout = request.pairs("cleaned_preference_data", "holdout.jsonl")[:HOLDOUT_ROWS]
     encoded_train, encoded_holdout = (
         [harmony.encode([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt)) for pair in pairs]
@@ -37,29 +38,40 @@ def run(request: StageRequest) -> None:
     )
     uses_tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
     report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}
-    report["success_by_task_type"] = _probe(request, Sampler(model, harmony, factory)) if uses_tools else {}
+    report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
+    report |= _probe(request, Sampler(model, harmony, factory)) if uses_tools else {"success_by_task_type": {}}
     save_with_format(model, harmony, uses_tools, request.output)
-    _draw(request.output / "training.png", report)
+    draw(request.output / "training.png", report, request.made_up)
     request.report(report)
 
 
-def worth_imitating(pair: Pair) -> bool:
+def worth_imitating(pair: Pair, rubric: Rubric) -> bool:
     """A preferred answer that its own annotator scored unsafe is better than the other, but no example to follow."""
-    return pair.rubric_scores is None or pair.rubric_scores["chosen"].get("safety", 1.0) > 0
+    return pair.rubric_scores is None or rubric.met("safety", pair.rubric_scores["chosen"]) is not False
 
 
-def _probe(request: StageRequest, sampler: Sampler) -> dict[str, dict[str, int]]:
-    """Success by task type on hold-out tasks, sampled at the production temperature."""
+def _probe(request: StageRequest, sampler: Sampler) -> dict[str, Any]:
+    """Success by task type on hold-out tasks, sampled at the production temperature; and one episode, to look at."""
     settings = request.settings
     tasks = request.workflow.tasks("holdout", PROBE_TASKS, settings.seed + 1)
     seeds = [hash_seed(settings.seed, "probe", index) for index in range(len(tasks))]
     episodes = sampler.play(tasks, seeds, settings.evaluation.temperature, settings.evaluation.concurrency)
     tried = Counter(episode.task.task_type for episode in episodes)
     solved = Counter(episode.task.task_type for episode in episodes if episode.episode.outcome.success)
-    return {kind: {"successes": solved[kind], "n": n} for kind, n in sorted(tried.items())}
+    # one in which the agent did something, and the first of those that it solved, if there is any
+    shown = max(episodes, key=lambda episode: (episode.episode.outcome.success, episode.episode.acted))
+    return {
+        "success_by_task_type": {kind: {"successes": solved[kind], "n": n} for kind, n in sorted(tried.items())},
+        "sample": {
+            "task_type": shown.task.task_type,
+            "success": shown.episode.outcome.success,
+            "messages": shown.episode.transcript.messages[1:],
+        },
+    }
 
 
-def _draw(path: Path, report: dict[str, Any]) -> None:
+def draw(path: Path, report: dict[str, Any], simulated: str) -> None:
+    """The loss, and success by task type where there is any. `simulated`: what the title of the latter ends with."""
     by_type = report["success_by_task_type"]
     with picture(path, columns=2 if by_type else 1) as axes:
         left = axes[0] if by_type else axes
@@ -70,4 +82,4 @@ def _draw(path: Path, report: dict[str, Any]) -> None:
         if by_type:
             rates = {kind: entry["successes"] / entry["n"] for kind, entry in by_type.items()}
             axes[1].barh(list(rates), list(rates.values()), color=BASELINE)
-            axes[1].set(title="Success on hold-out tasks (simulated)", xlim=(0, 1))
+            axes[1].set(title=f"Success on hold-out tasks{simulated}", xlim=(0, 1))

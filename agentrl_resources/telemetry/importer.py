@@ -1,39 +1,52 @@
 """Traces of agents that ran elsewhere, read into run records.
 
-One JSON object a line, plain or gzipped. Only the messages are required; every other key is used when it is there:
+A row of a table, such as a JSON object a line (`trace_files` says which files). Only the messages are required; every
+other column is used when it is there and not empty, and of alternatives the first that is not empty:
 
-    traj | messages                  chat messages, with `tool_calls` and `tool` results
-    reward | success | outcome       1.0, true or "success" is a success; none of them: not labelled yet
-    run_id                           unique over all workflows; without it the digest of workflow and line
+    traj | messages                  chat messages of any dialect that `dialects` reads; or a row of a tracing product
+    success | outcome | reward       true, "success" or 1.0 and more is a success; none of them: not labelled yet
+    run_id                           unique over all workflows; without it the digest of workflow and row
     task_id, task_type, session_id, model, policy_version, release_id, quality, safety_violation, cost (EUR)
-    started_at | timestamp           ISO 8601 or Unix seconds; without it the time of the import
-    duration_ms, usage {prompt_tokens, completion_tokens} | tokens_in, tokens_out
-    human_override                   without it, a call of a hand-over tool counts as one
+    started_at | timestamp | start_time | created_at      without any of them, the time of the first import
+    duration_ms, usage {prompt_tokens | input_tokens, completion_tokens | output_tokens} | tokens_in, tokens_out
+    human_override                   without it, a call of a hand-over tool counts as one unless the call failed
+    updated_at | exported_at         when the row was as it says: of rows of one run the newest counts
+    labelled_at                      when success, human_override and safety_violation were said; without it as above
+
+How times, flags and numbers may be written says `values`. A row without messages that has a `run_id`, `labelled_at` and
+one of the three labels says afterwards what became of that run.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import math
-import zlib
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.files import digest_bytes, digest_json
-from agentrl_resources.redaction import redact
-from agentrl_resources.telemetry.run_records import RunRecord, redact_value
+from agentrl_resources.files import canonical_json, digest_bytes, digest_json
+from agentrl_resources.redaction import Redactor, pseudonym
+from agentrl_resources.strict_json import MAX_DEPTH, depth
+from agentrl_resources.telemetry.dialects import holds_trace, read_trace
+from agentrl_resources.telemetry.dialects.calls import decoded
+from agentrl_resources.telemetry.run_records import RunRecord
+from agentrl_resources.telemetry.trace_files import KINDS, read_rows, source_name
+from agentrl_resources.telemetry.values import (
+    is_empty,
+    past_time,
+    read_count,
+    read_flag,
+    read_number,
+    read_success,
+    read_text,
+    read_time,
+    shown,
+)
 
 HAND_OVER_TOOLS = frozenset({"transfer_to_human_agents", "hand_over"})
-_SUCCESS_WORDS = {"success": True, "succeeded": True, "pass": True, "passed": True, "resolved": True} | {
-    "failure": False, "failed": False, "fail": False, "error": False, "unresolved": False
-}  # fmt: skip
-_ROLES = ("system", "developer", "user", "assistant", "tool")
+"""By what names a hand-over is known in traces of a workflow that says nothing of its own."""
 
 
 @dataclass(frozen=True)
@@ -47,225 +60,161 @@ class RejectedLine:
 
     def redacted(self) -> dict[str, Any]:
         """The row for the table `import_quarantine`."""
-        found: Counter[str] = Counter()
+        redactor = Redactor([self.content, self.reason])
         row = {"source": self.source, "line": self.line, "digest": digest_bytes(self.content.encode())}
-        return row | {"reason": redact_value(self.reason, found), "content": redact_value(self.content, found)}
+        return row | {"content": redactor.redact(self.content), "reason": redactor.redact(self.reason)}
 
 
 @dataclass(frozen=True)
 class ImportResult:
-    """Each line that is not blank is in exactly one of the two."""
+    """Each row is in exactly one of `records` (two rows may be reports of one run), `rejected`, and `label_rows`.
+
+    `labels` are rows of the table `run_labels`: what those rows, and runs whose labels have a time, say.
+    """
 
     records: list[RunRecord]
     rejected: list[RejectedLine]
+    labels: list[dict[str, Any]] = field(default_factory=list)
+    label_rows: int = 0
 
 
-def import_traces(path: Path, workflow: str, channel: str = "general", now: datetime | None = None) -> ImportResult:
-    """Read a trace file; store the result with `Warehouse.ingest(result.records, result.rejected)`.
+LINE_ERRORS = (AgentRLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
+"""What reading one line may end in, whatever stands there; it costs that line and no other."""
 
-    The id of a run is the digest of the workflow's name and the line's content unless the line has a `run_id`, so
-    importing a file again changes nothing. Raises `AgentRLError` when the file is missing or empty.
+
+def reason_of(error: BaseException) -> str:
+    """Why a line is no run, in a sentence."""
+    if isinstance(error, AgentRLError):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return f"it cannot be read ({type(error).__name__}: {shown(str(error))})"
+
+
+def import_traces(
+    path: Path,
+    workflow: str,
+    channel: str = "general",
+    now: datetime | None = None,
+    exported_at: str | None = None,
+    hand_over_tools: frozenset[str] = HAND_OVER_TOOLS,
+) -> ImportResult:
+    """Read a trace file; store the result with `Warehouse.ingest(result.records, result.rejected, result.labels)`.
+
+    The id of a run is the digest of the workflow's name and the row's content unless the row has a `run_id`, so
+    importing a file again changes nothing. `exported_at`: when the file was written, for rows that do not say it.
+    `hand_over_tools`: by what names the workflow hands over to a person.
+    Raises `AgentRLError` when the file is missing, empty or of an unknown kind.
     """
-    started_at = (now or datetime.now(UTC)).isoformat()
-    records: dict[str, RunRecord] = {}
-    first_line: dict[str, int] = {}
-    rejected: list[RejectedLine] = []
-    for number, data in _lines(path, rejected):
-        text = data.decode("utf-8", errors="backslashreplace")
+    now = now or datetime.now(UTC)
+    said_at = past_time("exported_at", exported_at, now) if exported_at else None
+    found = ImportResult([], [])
+    first: dict[str, int] = {}
+    label_rows = 0
+    for row in read_rows(path):
         try:
-            record = _run_record(_parse(data), workflow, channel, started_at)
-            if record.run_id in records:
-                raise AgentRLError(f"the same run as line {first_line[record.run_id]}")
-        except AgentRLError as error:
-            rejected.append(RejectedLine(path.name, number, str(error), text))
+            if row.data is None:
+                raise AgentRLError(row.problem)
+            record, labels = _read_row(row.data, workflow, channel, now, said_at, hand_over_tools)
+            digest = digest_bytes(canonical_json([record and vars(record), labels]))
+            if digest in first:
+                raise AgentRLError(f"the same {'run' if record else 'label'} as line {first[digest]}")
+        except LINE_ERRORS as error:
+            found.rejected.append(RejectedLine(source_name(path), row.number, reason_of(error), row.content))
             continue
-        records[record.run_id] = record
-        first_line[record.run_id] = number
-    if not records and not rejected:
-        raise AgentRLError(f"{path} is empty. It must hold one run a line, as JSON.")
-    return ImportResult(list(records.values()), rejected)
+        first[digest] = row.number
+        found.labels.extend(labels)
+        if record is None:
+            label_rows += 1
+        else:
+            found.records.append(record)
+    if not (found.records or found.rejected or label_rows):
+        raise AgentRLError(f"{path} is empty. It must hold {KINDS}.")
+    return ImportResult(found.records, found.rejected, found.labels, label_rows)
 
 
-def _lines(path: Path, rejected: list[RejectedLine]) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.removeprefix(b"\xef\xbb\xbf").strip()
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        reason = "from here on the file is not valid gzip; copy it again and repeat the import"
-        rejected.append(RejectedLine(path.name, number + 1, reason, ""))
-    except OSError as error:
-        raise AgentRLError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+def _read_row(
+    row: dict[str, Any],
+    workflow: str,
+    channel: str,
+    now: datetime,
+    exported_at: str | None,
+    hand_over_tools: frozenset[str],
+) -> tuple[RunRecord | None, list[dict[str, Any]]]:
+    """The run of a row (None where it is only about labels), and its labels that have a time."""
+    line = _filled(row)
+    reported_at = read_time(line, now, "updated_at", "exported_at") or exported_at
+    label_time = read_time(line, now, "labelled_at", "labeled_at")
+    values = {
+        "human_override": read_flag(line, "human_override"),
+        "success": read_success(line, "success", "outcome", "reward"),
+        "safety_violation": read_flag(line, "safety_violation"),
+    }
+    said = {name: value for name, value in values.items() if value is not None}
+    stated_id = read_text(line, "run_id")
+    run_id = pseudonym(stated_id or digest_json({"workflow": workflow, "line": row}))
+    only_labels = stated_id and said and label_time and not holds_trace(line)
+    record = None
+    if not only_labels:
+        record = _run_record(line, run_id, said, now, workflow, channel, reported_at, hand_over_tools)
+    label = {"run_id": run_id, "labelled_at": label_time or reported_at}
+    labels = [{**label, "field": name, "value": value} for name, value in said.items() if label["labelled_at"]]
+    return record, labels
 
 
-def _parse(data: bytes) -> dict[str, Any]:
-    try:
-        line = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
-        # A lone surrogate is legal JSON and no legal text.
-        json.dumps(line, ensure_ascii=False).encode()
-    except UnicodeDecodeError as error:
-        raise AgentRLError(f"not UTF-8 at byte {error.start}") from error
-    except UnicodeEncodeError as error:
-        raise AgentRLError("holds half of a character (a lone surrogate)") from error
-    except RecursionError as error:
-        raise AgentRLError("nested too deeply") from error
-    except ValueError as error:
-        raise AgentRLError(f"not valid JSON, perhaps half a line: {error}") from error
-    if not isinstance(line, dict):
-        raise AgentRLError(f"a JSON {type(line).__name__} where an object is needed")
-    return line
+def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that say something; tables keep what is no single value as JSON text."""
+    filled = {name: value for name, value in row.items() if not is_empty(value)}
+    return filled | {name: decoded(filled[name]) for name in ("traj", "messages", "usage") if name in filled}
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _run_record(line: dict[str, Any], workflow: str, channel: str, default_start: str) -> RunRecord:
-    messages = _messages(line)
-    calls = _tool_calls(messages)
-    handed_over = any(call["name"] in HAND_OVER_TOOLS for call in calls)
-    override = _flag(line, "human_override")
-    usage = line.get("usage") or {}
+def _run_record(
+    line: dict[str, Any],
+    run_id: str,
+    said: Mapping[str, bool],
+    now: datetime,
+    workflow: str,
+    channel: str,
+    reported_at: str | None,
+    hand_over_tools: frozenset[str],
+) -> RunRecord:
+    trace = read_trace(line)
+    if depth(trace.row()) > 2 * MAX_DEPTH:
+        raise AgentRLError("nested too deeply")
+    usage = line.get("usage", {})
     if not isinstance(usage, dict):
         raise AgentRLError("usage must be an object with prompt_tokens and completion_tokens")
     session = line.get("session_id")
-    model = _text(line, "model")
-    content = {"workflow": workflow, "line": line}
+    model = read_text(line, "model")
+    started_at = read_time(line, now, "started_at", "timestamp", "start_time", "created_at")
     return RunRecord(
         model_version=model,
-        policy_version=_text(line, "policy_version") or model,
-        tool_calls_count=len(calls),
-        tool_error_count=sum(call["error"] is not None for call in calls),
-        tokens_in=line.get("tokens_in", usage.get("prompt_tokens")),
-        tokens_out=line.get("tokens_out", usage.get("completion_tokens")),
-        duration_ms=line.get("duration_ms"),
-        human_override=handed_over if override is None else override,
+        policy_version=read_text(line, "policy_version") or model,
+        tool_calls_count=len(trace.calls),
+        tool_error_count=trace.failed_calls,
+        tokens_in=_first(read_count(line, "tokens_in"), read_count(usage, "prompt_tokens", "input_tokens")),
+        tokens_out=_first(read_count(line, "tokens_out"), read_count(usage, "completion_tokens", "output_tokens")),
+        duration_ms=read_number(line, "duration_ms"),
+        human_override=said.get("human_override", trace.called(hand_over_tools) or None),
         release_channel=channel,
-        run_id=_text(line, "run_id") or digest_json(content),
+        run_id=run_id,
         workflow=workflow,
-        task_id=_task_id(line, content),
-        task_type=_text(line, "task_type"),
-        started_at=_started_at(line) or default_start,
+        task_id=pseudonym(read_text(line, "task_id") or run_id),
+        task_type=read_text(line, "task_type"),
+        started_at=started_at or now.isoformat(),
+        start_known=started_at is not None,
+        reported_at=reported_at,
         session_key_hash=None if session is None else digest_json(session),
-        release_id=_text(line, "release_id"),
+        release_id=read_text(line, "release_id"),
         assigned_channel=channel,
         served_channel=channel,
-        success=_success(line),
-        safety_violation=_flag(line, "safety_violation"),
-        quality=line.get("quality"),
-        cost=line.get("cost"),
-        trace={"messages": messages, "tool_calls": calls},
+        success=said.get("success", False if trace.error else None),
+        safety_violation=said.get("safety_violation"),
+        quality=read_number(line, "quality"),
+        cost=read_number(line, "cost"),
+        trace=trace.row(),
     )
 
 
-def _task_id(line: dict[str, Any], content: dict[str, Any]) -> str:
-    """A task id from outside may be somebody's address; it is then replaced by its digest, which keeps tasks apart."""
-    task = _text(line, "task_id") or digest_json(content)
-    return digest_bytes(task.encode()) if redact(task)[1] else task
-
-
-def _messages(line: dict[str, Any]) -> list[dict[str, Any]]:
-    key = "traj" if "traj" in line else "messages"
-    messages = line.get(key)
-    if not isinstance(messages, list) or not messages:
-        raise AgentRLError("no messages: `traj` or `messages` must be a list of chat messages")
-    for position, message in enumerate(messages):
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise AgentRLError(f"{key}[{position}] must be an object whose role is one of {', '.join(_ROLES)}")
-        calls = message.get("tool_calls") or []
-        if not isinstance(calls, list) or not all(_is_call(call) for call in calls):
-            raise AgentRLError(f"{key}[{position}].tool_calls must be a list of calls that name a function")
-    return messages
-
-
-def _is_call(call: object) -> bool:
-    function = call.get("function") if isinstance(call, dict) else None
-    return isinstance(function, dict) and isinstance(function.get("name"), str)
-
-
-def _tool_calls(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each call with its result: the one that has the call's id, otherwise the next in the order of the messages."""
-    calls: list[dict[str, Any]] = []
-    waiting: deque[tuple[Any, dict[str, Any]]] = deque()
-    for message in messages:
-        for call in message.get("tool_calls") or []:
-            function = call["function"]
-            calls.append(_call(function["name"], _decoded(function.get("arguments"))))
-            waiting.append((call.get("id"), calls[-1]))
-        if message["role"] == "tool":
-            wanted = message.get("tool_call_id")
-            found = next((item for item in waiting if wanted is not None and item[0] == wanted), None)
-            if found is None and waiting:
-                found = waiting[0]
-            if found is None:
-                calls.append(_call(str(message.get("name") or "unknown"), None))
-            else:
-                waiting.remove(found)
-            answered = calls[-1] if found is None else found[1]
-            answered["result"] = message.get("content")
-            answered["error"] = _error(message.get("content"))
-    return calls
-
-
-def _call(name: str, arguments: Any) -> dict[str, Any]:
-    return {"name": name, "arguments": arguments, "result": None, "error": None, "ms": None}
-
-
-def _decoded(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return value
-
-
-def _error(content: Any) -> str | None:
-    """The error in a tool's result: text that begins with `Error`, or an object whose `error` is not empty."""
-    if isinstance(content, list):
-        content = "".join(part.get("text", "") for part in content if isinstance(part, dict))
-    if isinstance(content, str) and content.startswith("Error"):
-        return content
-    result = _decoded(content)
-    return str(result["error"]) if isinstance(result, dict) and result.get("error") else None
-
-
-def _success(line: Mapping[str, Any]) -> bool | None:
-    for name in ("success", "outcome", "reward"):
-        value = line.get(name)
-        if isinstance(value, str) and value.lower() in _SUCCESS_WORDS:
-            return _SUCCESS_WORDS[value.lower()]
-        if isinstance(value, bool | int | float) and math.isfinite(value):
-            return value >= 1
-        if value is not None:
-            words = ", ".join(_SUCCESS_WORDS)
-            raise AgentRLError(f"{name} is {value!r}; it must be true, false, a number, or one of {words}")
-    return None
-
-
-def _started_at(line: Mapping[str, Any]) -> str | None:
-    value = line.get("started_at", line.get("timestamp"))
-    if value is None or isinstance(value, str):
-        return value
-    try:
-        return datetime.fromtimestamp(value, UTC).isoformat()
-    except (TypeError, ValueError, OverflowError, OSError) as error:
-        raise AgentRLError(f"started_at is {value!r}; it must be an ISO 8601 time or Unix seconds") from error
-
-
-def _text(line: Mapping[str, Any], name: str) -> str | None:
-    value = line.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise AgentRLError(f"{name} is {value!r}; it must be text or a whole number")
-
-
-def _flag(line: Mapping[str, Any], name: str) -> bool | None:
-    value = line.get(name)
-    if value is None or isinstance(value, bool):
-        return value
-    raise AgentRLError(f"{name} is {value!r}; it must be true or false")
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)

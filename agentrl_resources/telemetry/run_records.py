@@ -7,7 +7,6 @@ follow it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,13 +14,17 @@ from datetime import UTC, datetime
 from typing import Any, get_args, get_type_hints
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.redaction import redact
+from agentrl_resources.redaction import Redactor, pseudonym, redact
+from agentrl_resources.telemetry.values import shown
 
 METRICS = ("human_override_rate", "tool_error_rate", "policy_kl_drift", "task_completion_quality")
 """Names that `monitoring:` in workflow.yaml may hold; each is computed weekly in the mart `weekly_metrics`."""
 
 LABELS = ("human_override", "success", "safety_violation")
 """What people may say of a run afterwards."""
+
+LARGEST = 10**12
+"""The most that a count, a cost or a duration may be: sums over a million runs still fit into 64 bits."""
 
 ALLOWED: dict[str, tuple[str, ...]] = {
     "release_channel": ("offline_eval", "canary", "general"),
@@ -44,7 +47,8 @@ class RunRecord:
     reward_model_version: str | None = None
     policy_version: str | None = None
     tool_calls_count: int = 0
-    tool_error_count: int = 0
+    tool_error_count: int | None = None
+    """None when of any call nothing says whether it failed. A run without calls has no errors."""
     tokens_in: int | None = None
     tokens_out: int | None = None
     duration_ms: float | None = None
@@ -82,10 +86,21 @@ class RunRecord:
     failure_price: float | None = None
     """EUR that a failure costs, in the same way."""
     trace: dict[str, Any] = field(default_factory=dict)
-    """`messages`, and `tool_calls`: a list of {name, arguments, result, error, ms}."""
+    """`messages`, and `tool_calls`: a list of {name, arguments, result, error, ms}.
+
+    Imported calls have a `status` as well: ok, error or unknown. Without it, one without an error was right.
+    """
+    start_known: bool = True
+    """False: nobody said when the run was, and `started_at` is when it was first imported."""
+    reported_at: str | None = None
+    """When this was said of the run, as `started_at`; of reports that disagree, the newest counts."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "started_at", utc_iso(self.started_at))
+        if self.reported_at is not None:
+            object.__setattr__(self, "reported_at", utc_iso(self.reported_at))
+        if self.tool_error_count is None and self.tool_calls_count == 0:
+            object.__setattr__(self, "tool_error_count", 0)
         for name, allowed in ALLOWED.items():
             value = getattr(self, name)
             if value not in allowed and not (value is None and name != "release_channel"):
@@ -94,18 +109,23 @@ class RunRecord:
             value = getattr(self, name)
             if value is None and name not in _NEVER_UNKNOWN:
                 continue
-            if kind == "BIGINT" and not (_is_number(value, int) and 0 <= value < 2**63):
+            if kind == "BIGINT" and not (_is_number(value, int) and value >= 0):
                 raise self._refuse(name, "a whole number, zero or more")
             if kind == "DOUBLE" and not (_is_number(value, int | float) and abs(value) <= sys.float_info.max):
                 raise self._refuse(name, "a finite number")
+            if kind in ("BIGINT", "DOUBLE") and abs(value) > LARGEST:
+                raise self._refuse(name, f"at most {LARGEST:,}")
             if kind == "BOOLEAN" and not isinstance(value, bool):
                 raise self._refuse(name, "true or false")
             if kind == "VARCHAR" and not isinstance(value, dict if name == "trace" else str):
                 raise self._refuse(name, "an object" if name == "trace" else "text")
+        calls = self.trace.get("tool_calls", [])
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            raise self._refuse("trace", "an object whose tool_calls are a list of objects")
         for name in _NEVER_NEGATIVE:
             if (getattr(self, name) or 0) < 0:
                 raise self._refuse(name, "zero or more")
-        if self.tool_error_count > self.tool_calls_count:
+        if self.tool_error_count is not None and self.tool_error_count > self.tool_calls_count:
             raise self._refuse("tool_error_count", f"at most tool_calls_count ({self.tool_calls_count})")
         if self.quality is not None and self.quality > 1:
             raise self._refuse("quality", "between 0 and 1")
@@ -113,32 +133,15 @@ class RunRecord:
             raise self._refuse("canary_percent", "between 0 and 100")
 
     def _refuse(self, name: str, wanted: str) -> AgentRLError:
-        return AgentRLError(f"Run {self.run_id}: {name} is {getattr(self, name)!r}; it must be {wanted}.")
+        run = self.run_id if isinstance(self.run_id, str) and len(self.run_id) <= 80 else shown(self.run_id)
+        return AgentRLError(f"Run {run}: {name} is {shown(getattr(self, name))}; it must be {wanted}.")
 
     def redacted(self) -> tuple[dict[str, Any], Counter[str]]:
         """The record as a row with personal data taken out of its trace, and how often each kind was found."""
-        found: Counter[str] = Counter()
+        redactor = Redactor(self.trace)
         row = {column.name: getattr(self, column.name) for column in dataclasses.fields(self)}
-        return row | {"trace": redact_value(self.trace, found)}, found
-
-
-def redact_value(value: Any, found: Counter[str]) -> Any:
-    """`value` with every string in it (keys too) redacted; adds what was found to `found`."""
-    if isinstance(value, str):
-        text, kinds = _redact_short(value) if len(value) <= _SHORT else redact(value)
-        if kinds:
-            found.update(kinds)
-        return text
-    if isinstance(value, dict):
-        return {redact_value(key, found): redact_value(item, found) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [redact_value(item, found) for item in value]
-    return value
-
-
-_SHORT = 32
-_redact_short = functools.lru_cache(maxsize=4096)(redact)
-"""The same keys, roles and names of tools stand in every trace: a third of the time without looking at them again."""
+        row |= {"task_id": pseudonym(self.task_id), "task_type": redact(self.task_type)[0]}  # clients name them
+        return row | {"trace": redactor.redact(self.trace)}, redactor.found
 
 
 def version_name(name: str, digest: str) -> str:
@@ -165,7 +168,10 @@ def _columns() -> dict[str, str]:
     types: dict[Any, str] = {str: "VARCHAR", bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE"}
     hints = get_type_hints(RunRecord)
     plain = {name: next((arg for arg in get_args(hint) if arg in types), hint) for name, hint in hints.items()}
-    return {name: types.get(kind, "JSON") for name, kind in plain.items()} | {"started_at": "TIMESTAMP"}
+    return {name: types.get(kind, "JSON") for name, kind in plain.items()} | {
+        "started_at": "TIMESTAMP",
+        "reported_at": "TIMESTAMP",
+    }
 
 
 COLUMNS = _columns()

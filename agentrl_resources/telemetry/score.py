@@ -1,6 +1,8 @@
 """The weekly reliability score and its interval, read from the built marts.
 
 reliability_score = success_rate * (1 - human_override_rate) * (1 - tool_error_rate)
+
+A week in which of some call nothing says whether it failed has no tool error rate, and no score: unknown is not zero.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ class Score:
     """A week of one workflow. `n` counts runs whose outcome is known, `unlabelled` those whose outcome is not.
 
     `interval` is the 95 % interval of `reliability_score`. `basis` is `traffic`, or `offline_eval` in a week without
-    any.
+    any. `tool_error_unknown` is the share of the `n` runs in which of some call nothing says whether it failed; unless
+    it is 0, `tool_error`, `reliability_score` and `interval` are unknown, which is None.
     """
 
     workflow: str
@@ -47,9 +50,10 @@ class Score:
     tool_calls: int
     success: float
     human_override: float
-    tool_error: float
-    reliability_score: float
-    interval: tuple[float, float]
+    tool_error: float | None
+    tool_error_unknown: float
+    reliability_score: float | None
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,9 @@ def weekly_score(connection: duckdb.DuckDBPyConnection, workflow: str, week: str
         success=row["success_rate"],
         human_override=row["human_override_rate"],
         tool_error=row["tool_error_rate"],
+        tool_error_unknown=row["tool_errors_unknown"] / row["n"],
         reliability_score=row["reliability_score"],
-        interval=score_interval([TaskTotals(*task) for task in tasks]),
+        interval=None if row["tool_errors_unknown"] else score_interval([TaskTotals(*task) for task in tasks]),
     )
 
 

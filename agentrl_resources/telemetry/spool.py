@@ -16,7 +16,6 @@ import json
 import os
 import secrets
 import threading
-from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,9 +24,11 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_json, full_disk_is_told
+from agentrl_resources.redaction import redact
 from agentrl_resources.strict_json import parse_json
-from agentrl_resources.telemetry.importer import RejectedLine
-from agentrl_resources.telemetry.run_records import LABELS, RunRecord, redact_value, utc_iso
+from agentrl_resources.telemetry.importer import LINE_ERRORS, RejectedLine, reason_of
+from agentrl_resources.telemetry.run_records import LABELS, RunRecord, utc_iso
+from agentrl_resources.telemetry.values import past_time
 
 
 @dataclass(eq=False)
@@ -71,7 +72,7 @@ class Spool:
         when the payload cannot be JSON, when the spool is closed, and once after the disk has refused lines appended
         earlier.
         """
-        line = _encoded({"kind": kind, **(redact_value(dict(payload), Counter()) if kind == "event" else payload)})
+        line = _encoded({"kind": kind, **(redact(dict(payload))[0] if kind == "event" else payload)})
         with self._writing:
             self._raise_failure()
             if self._closed.is_set():
@@ -268,9 +269,10 @@ def _parse_lines(path: Path, start: int, data: bytes, found: SpoolLines) -> None
             if position == len(lines):
                 raise AgentRLError("half a line: whoever wrote it was cut off")
             _parse_line(line, found)
-        except AgentRLError as error:
+        except LINE_ERRORS as error:
             number = _lines_before(path, start) + position + 1
-            found.rejected.append(RejectedLine(path.name, number, str(error), line.decode(errors="backslashreplace")))
+            content = line.decode(errors="backslashreplace")
+            found.rejected.append(RejectedLine(path.name, number, reason_of(error), content))
 
 
 def _lines_before(path: Path, start: int) -> int:
@@ -287,9 +289,9 @@ def _parse_line(data: bytes, found: SpoolLines) -> None:
         case {"kind": "run", "record": dict(record)}:
             found.runs.append(_run(record))
         case {"kind": "label", "run_id": str(run_id), "labelled_at": str(labelled_at)}:
-            found.labels += _labels(line, run_id, utc_iso(labelled_at))
+            found.labels += _labels(line, run_id, past_time("labelled_at", labelled_at))
         case {"kind": "event", "event": str(event), "at": str(at)}:
-            document = redact_value(line, Counter())
+            document = redact(line)[0]
             event_id = str(line.get("event_id") or digest_json(line))
             found.events.append({"event_id": event_id, "kind": event, "at": utc_iso(at), "document": document})
         case _:

@@ -6,6 +6,11 @@ work and closed. A file that another process holds is waited for, then refused w
 What a run reported (`reported_runs`) and what people said about it later (`run_labels`) are kept apart; the view
 `agent_runs` puts the latest label on its run. A label may therefore arrive before its run, and reporting a run a
 second time never undoes a label. A label changes what the run cost, too, by the prices that the run brought along.
+
+A run may be reported more than once, in reports that do not say the same. All of them are kept (`run_reports`), and the
+row of the run is a function of their set, so that their order and repetition change nothing: each column has the value
+of the newest report (`reported_at`; one without is the oldest) that knows it, and of several as new, of that with the
+greatest digest. The trace and its counts come from one report. What gateway and evaluation saw themselves counts first.
 """
 
 from __future__ import annotations
@@ -23,13 +28,15 @@ from typing import TYPE_CHECKING, Any
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import canonical_json, digest_json
 from agentrl_resources.telemetry.importer import RejectedLine
-from agentrl_resources.telemetry.run_records import COLUMNS, LABELS, RunRecord, utc_iso
+from agentrl_resources.telemetry.reports import Conflict, find_conflicts, merge_reports, reports_schema
+from agentrl_resources.telemetry.run_records import COLUMNS, LABELS, RunRecord
 from agentrl_resources.telemetry.spool import SpoolLines, read_new, segment_sizes
+from agentrl_resources.telemetry.values import past_time
 
 if TYPE_CHECKING:
     import duckdb
 
-_REQUIRED = {"run_id", "workflow", "task_id", "started_at", "release_channel", "tool_calls_count", "tool_error_count"}
+_REQUIRED = {"run_id", "workflow", "task_id", "started_at", "release_channel", "tool_calls_count"}
 _QUARANTINE = {"source": "VARCHAR", "line": "BIGINT", "digest": "VARCHAR", "reason": "VARCHAR", "content": "VARCHAR"}
 
 _RUN_LABELS = {"run_id": "VARCHAR", "field": "VARCHAR", "value": "BOOLEAN", "labelled_at": "TIMESTAMP"}
@@ -64,11 +71,17 @@ _SHOWN = _LATEST | {
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS reported_runs ({_definitions(COLUMNS, _REQUIRED)}, PRIMARY KEY (run_id));
+{reports_schema()}
 CREATE TABLE IF NOT EXISTS run_labels ({_definitions(_RUN_LABELS)}, PRIMARY KEY (run_id, field, value, labelled_at));
 CREATE TABLE IF NOT EXISTS import_quarantine ({_definitions(_QUARANTINE)}, PRIMARY KEY (source, line, digest));
 CREATE TABLE IF NOT EXISTS gateway_events ({_definitions(_EVENTS)}, PRIMARY KEY (event_id));
 CREATE TABLE IF NOT EXISTS spool_offsets ({_definitions(_OFFSETS)}, PRIMARY KEY (segment));
 """
+
+_ADDED = {name: f'"{name}" {kind}' for name, kind in COLUMNS.items()} | {
+    "start_known": "start_known BOOLEAN DEFAULT TRUE"
+}
+"""How a column comes into a table of an earlier version."""
 
 _AGENT_RUNS = f"""agent_runs AS
 SELECT {", ".join(f"{_SHOWN.get(name, f'reported_runs.{name}')} AS {name}" for name in COLUMNS)}
@@ -82,26 +95,16 @@ LEFT JOIN (
 ) AS labels USING (run_id);
 """
 
-# A run's start is kept at its first value, so that a report repeated later never moves a run to another week.
-_CORRECTABLE = [name for name in COLUMNS if name not in ("run_id", "started_at")]
-_MERGE_RUNS = f"""
-MERGE INTO reported_runs USING incoming USING (run_id)
-WHEN MATCHED AND ({", ".join(f"reported_runs.{name}" for name in _CORRECTABLE)})
-    IS DISTINCT FROM ({", ".join(f"incoming.{name}" for name in _CORRECTABLE)})
-    THEN UPDATE SET {", ".join(f"{name} = incoming.{name}" for name in _CORRECTABLE)}
-WHEN NOT MATCHED THEN INSERT BY NAME
-RETURNING merge_action
-"""
-
 
 @dataclass(frozen=True)
 class IngestReport:
-    """Distinct runs by what became of them, and pieces of personal data redacted by kind."""
+    """Distinct runs by what became of them, pieces of personal data redacted by kind, and what reports disagree on."""
 
     inserted: int
     updated: int
     unchanged: int
     redacted: dict[str, int] = field(default_factory=dict)
+    conflicts: tuple[Conflict, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,17 +157,26 @@ class Warehouse:
         finally:
             connection.close()
 
-    def ingest(self, records: Iterable[RunRecord], rejected: Iterable[RejectedLine] = ()) -> IngestReport:
-        """Store runs, and the lines an import rejected, in one transaction: all of them or, after a crash, none.
+    def ingest(
+        self,
+        records: Iterable[RunRecord],
+        rejected: Iterable[RejectedLine] = (),
+        labels: Iterable[Mapping[str, Any]] = (),
+    ) -> IngestReport:
+        """Store what an import found (runs, rejected lines, labels) in one transaction: all or, after a crash, none.
 
-        Idempotent on `run_id`. A run that is known is corrected by what it reports now, all but its `started_at`; of
-        the same run twice in `records`, the last counts. Personal data is redacted before anything is written.
+        Idempotent, and independent of the order: a run that is reported more than once has the row that its reports
+        add up to (see above). `labels`: run_id, field, value, labelled_at. Personal data is redacted before anything
+        is written.
         """
         redacted: Counter[str] = Counter()
+        labels = list(labels)
         with self._transaction() as connection:
+            _insert(connection, "run_labels", _RUN_LABELS, labels)
             actions = _merge_runs(connection, records, redacted)
             _insert(connection, "import_quarantine", _QUARANTINE, (line.redacted() for line in rejected))
-        return IngestReport(actions["inserted"], actions["updated"], actions["unchanged"], dict(redacted))
+            conflicts = find_conflicts(connection, {label["run_id"] for label in labels})
+        return IngestReport(actions["inserted"], actions["updated"], actions["unchanged"], dict(redacted), conflicts)
 
     def ingest_spool(self, folder: Path) -> SpoolReport:
         """Store what a spool holds beyond what was read before: runs, labels, events, and what cannot be understood.
@@ -211,15 +223,16 @@ class Warehouse:
         """Say afterwards what became of a run, which may be known already or not yet.
 
         Of several labels the one with the latest `labelled_at` counts; any label counts more than what the run
-        reported.
+        reported. AgentRLError when `labelled_at` lies in the future: that label would count for ever.
         """
+        at = past_time("labelled_at", labelled_at)
         said = {"human_override": human_override, "success": success, "safety_violation": safety_violation}
         with self._transaction() as connection:
             for name, value in said.items():
                 if value is not None:
                     connection.execute(
                         "INSERT OR IGNORE INTO run_labels VALUES (?, ?, ?, ?)",
-                        [run_id, name, value, utc_iso(labelled_at)],
+                        [run_id, name, value, at],
                     )
 
     def store_rows(
@@ -281,11 +294,17 @@ def _bring_up_to_date(connection: duckdb.DuckDBPyConnection) -> None:
     """Make what is not there: all of it in a new file, columns and the view in one of an earlier version."""
     connection.execute(_SCHEMA)
     comment = connection.execute("SELECT comment FROM duckdb_views() WHERE view_name = 'agent_runs'").fetchone()
-    version = digest_json(_AGENT_RUNS)
+    version = digest_json([_AGENT_RUNS, sorted(_REQUIRED)])
     if comment == (version,):
         return
-    present = {row[0] for row in connection.execute("DESCRIBE reported_runs").fetchall()}
-    new = [f"ALTER TABLE reported_runs ADD COLUMN {name} {COLUMNS[name]};" for name in COLUMNS if name not in present]
+    new = []
+    for table in ("reported_runs", "run_reports"):
+        present = {row[0] for row in connection.execute(f"DESCRIBE {table}").fetchall()}
+        new += [f"ALTER TABLE {table} ADD COLUMN {added};" for name, added in _ADDED.items() if name not in present]
+    required = connection.execute(
+        "SELECT column_name FROM duckdb_columns() WHERE table_name = 'reported_runs' AND NOT is_nullable"
+    ).fetchall()
+    new += [f"ALTER TABLE reported_runs ALTER {name} DROP NOT NULL;" for (name,) in required if name not in _REQUIRED]
     view = f"CREATE OR REPLACE VIEW {_AGENT_RUNS} COMMENT ON VIEW agent_runs IS '{version}';"
     connection.execute(f"BEGIN; {''.join(new)} {view} COMMIT;")
 
@@ -293,14 +312,15 @@ def _bring_up_to_date(connection: duckdb.DuckDBPyConnection) -> None:
 def _merge_runs(
     connection: duckdb.DuckDBPyConnection, records: Iterable[RunRecord], redacted: Counter[str]
 ) -> Counter[str]:
-    rows: dict[str, dict[str, Any]] = {}
+    rows = []
     for record in records:
-        rows[record.run_id], found = record.redacted()
+        row, found = record.redacted()
+        rows.append(row)
         redacted += found
     incoming = f"CREATE OR REPLACE TEMP TABLE incoming AS {_rows_as_table(COLUMNS)}"
-    connection.execute(incoming, _parameters(rows.values(), COLUMNS))
-    actions = Counter(action for (action,) in connection.execute(_MERGE_RUNS).fetchall())
-    unchanged = len(rows) - actions.total()
+    connection.execute(incoming, _parameters(rows, COLUMNS))
+    actions = merge_reports(connection)
+    unchanged = len({row["run_id"] for row in rows}) - actions.total()
     return Counter(inserted=actions["INSERT"], updated=actions["UPDATE"], unchanged=unchanged)
 
 

@@ -1,6 +1,6 @@
 """Workflows: the environment an agent works in, its tools and their policy, its tasks, its rubric, its annotators."""
 
-from agentrl_resources.workflow.base import Agent, Message, Outcome, Prices, Task, Transcript, Workflow
+from agentrl_resources.workflow.base import Agent, Message, Outcome, Prices, Task, Transcript, Workflow, is_simulated
 from agentrl_resources.workflow.episode import Episode, EpisodeFactory, request_of
 from agentrl_resources.workflow.loading import load_workflow
 from agentrl_resources.workflow.rubric import Rubric, load_rubric
@@ -22,6 +22,7 @@ __all__ = [
     "ToolThread",
     "Transcript",
     "Workflow",
+    "is_simulated",
     "load_rubric",
     "load_workflow",
     "request_of",

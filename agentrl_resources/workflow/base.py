@@ -153,3 +153,11 @@ class Workflow(Protocol):
     def prefer(self, first: Outcome, second: Outcome, seed: int) -> int:
         """An annotator's label of two episodes of one task: -1 the first is better, 1 the second, 0 a tie."""
         ...
+
+
+def is_simulated(workflow: Workflow) -> bool:
+    """Whether a workflow's world (cases, customers, annotators) is made up. Records and pictures of episodes say so.
+
+    A workflow tells by `simulated = True`; what says nothing is real.
+    """
+    return bool(getattr(workflow, "simulated", False))

@@ -20,7 +20,7 @@ totals as (
         count(*) filter (where safety_violation) as safety_violations,
         count(*) filter (where human_override) as human_overrides,
         cast(sum(tool_calls_count) as bigint) as tool_calls,
-        cast(sum(tool_error_count) as bigint) as tool_errors,
+        case when count(*) = count(tool_error_count) then cast(sum(tool_error_count) as bigint) end as tool_errors,
         cast(sum(tokens_out) as bigint) as tokens_out,
         avg(duration_ms) as mean_duration_ms,
         -- A sum with an unknown cost in it is unknown.

@@ -17,7 +17,12 @@ totals as (
         count(*) filter (where success) as successes,
         count(*) filter (where success is not null and human_override) as human_overrides,
         cast(coalesce(sum(tool_calls_count) filter (where success is not null), 0) as bigint) as tool_calls,
-        cast(coalesce(sum(tool_error_count) filter (where success is not null), 0) as bigint) as tool_errors,
+        count(*) filter (where success is not null and tool_error_count is null) as tool_errors_unknown,
+        -- A sum is unknown when nothing says of some call whether it failed.
+        case
+            when count(success) = count(tool_error_count) filter (where success is not null)
+                then cast(coalesce(sum(tool_error_count) filter (where success is not null), 0) as bigint)
+        end as tool_errors,
         -- A sum with an unknown cost in it is unknown.
         case
             when count(success) = count(cost) filter (where success is not null)
@@ -35,7 +40,8 @@ rates as (
         successes / nullif(n, 0) as success_rate,
         human_overrides / nullif(n, 0) as human_override_rate,
         -- Runs that called no tool made no tool error.
-        case when n > 0 then coalesce(tool_errors / nullif(tool_calls, 0), 0) end as tool_error_rate
+        case when n > 0 and tool_errors is not null then coalesce(tool_errors / nullif(tool_calls, 0), 0) end
+            as tool_error_rate
     from totals
 
 )

@@ -20,7 +20,8 @@ totals as (
         tool_calls.tool,
         bool_or(runs.simulated) as simulated,
         count(*) as calls,
-        count(tool_calls.error) as errors,
+        count(*) filter (where tool_calls.status = 'error') as errors,
+        count(*) filter (where tool_calls.status = 'unknown') as unknown,
         avg(tool_calls.ms) as mean_ms
     from tool_calls
     inner join runs on tool_calls.run_id = runs.run_id
@@ -31,6 +32,6 @@ totals as (
 
 select
     *,
-    errors / calls as error_rate
+    case when unknown = 0 then errors / calls end as error_rate
 from totals
 order by workflow, iso_week, errors desc, tool

@@ -22,6 +22,8 @@ tool_calls as (
         position,
         call ->> '$.name' as tool,
         call ->> '$.error' as error,
+        -- Imported calls may be unknown; any other without an error was right.
+        coalesce(call ->> '$.status', case when call ->> '$.error' is null then 'ok' else 'error' end) as status,
         cast(call ->> '$.ms' as double) as ms
     from calls
 

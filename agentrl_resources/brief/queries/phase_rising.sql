@@ -8,10 +8,11 @@ with scores as (
     from brief_scores as s
     where
         s.release = $release
+        and s.score is not null
         and (s.basis, s.simulated) = (
             select (arg_max(l.basis, l.iso_week), arg_max(l.simulated, l.iso_week))
             from brief_scores as l
-            where l.release = $release
+            where l.release = $release and l.score is not null
         )
 
 ),

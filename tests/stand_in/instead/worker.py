@@ -49,6 +49,8 @@ def _checkpoint(inputs: dict[str, Path], output: Path, settings: Any, request: A
     accuracy = {"n": 100, "accuracy": 0.9, "interval": [0.82, 0.95]}
     return {
         "success_by_task_type": {"refund": {"successes": 15, "n": 20}},
+        "holdout_loss": 0.04,
+        "sample": {"task_type": "refund", "success": True, "messages": _EPISODE},
         "history": history,
         "stopped": None,
         "why_it_ended": "all 3 iterations done",
@@ -60,7 +62,19 @@ def _checkpoint(inputs: dict[str, Path], output: Path, settings: Any, request: A
         "own_samples": {"good": 50, "bad": 50, "auc": 0.9},
         "bins": [{"mean_probability": 0.5, "observed_rate": 0.5, "n": 200}],
         "blocks": [],
+        "not_measured": [],
+        "unsafe_left_out": 0,
+        "safety_criteria": ["safety"],
     }
+
+
+_EPISODE = [
+    {"role": "user", "content": "please refund order 512"},
+    {"role": "assistant", "thinking": "look first",
+     "tool_calls": [{"type": "function", "function": {"name": "get_order", "arguments": {"order_id": "512"}}}]},
+    {"role": "tool", "name": "get_order", "content": {"status": "delivered"}},
+    {"role": "assistant", "content": "It is refunded."},
+]  # fmt: skip
 
 
 def _on_policy(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
@@ -157,8 +171,8 @@ def _canary(inputs: dict[str, Path], output: Path, settings: Any, request: Any) 
     runs = [
         RunRecord(run_id=f"chatcmpl-{arm}", workflow=settings.workflow.target, task_id="t", release_channel=arm,
                   assigned_channel=arm, served_channel=arm, release_id=of, started_at=now.isoformat(), success=True,
-                  tool_calls_count=1, cost=0.1, duration_ms=10.0, simulated=True, session_key_hash=arm,
-                  canary_percent=5.0)
+                  tool_calls_count=1, tool_error_count=0, cost=0.1, duration_ms=10.0, simulated=True,
+                  session_key_hash=arm, canary_percent=5.0)
         for arm, of in (("canary", release), ("general", champion))
     ]  # fmt: skip
     for run in runs:

@@ -1,0 +1,188 @@
+"""The policy of a local bundle as a backend: the engine of this process, token by token."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.gateway.backends import BackendError, OnText, Sampling, Turn
+from agentrl_resources.gateway.fields import changes
+from agentrl_resources.gateway.messages import READABLE_PARTS, one_call_a_turn
+from agentrl_resources.workflow import EpisodeFactory, Message, Task
+
+if TYPE_CHECKING:
+    from agentrl_resources.learning import Engine, Harmony
+
+
+class BundleBackend:
+    """The policy of a bundle, in this process. Loading takes seconds; do it in a thread.
+
+    It honours seed, temperature, token limit and stop sequences, and, as far as beginning a turn for the policy goes,
+    `tool_choice`. Fields that it could only ignore are refused by name.
+    """
+
+    def __init__(self, folder: Path, factory: EpisodeFactory, rows: int) -> None:
+        from agentrl_resources.learning import Engine, Harmony, load_policy, load_tokenizer
+
+        tokenizer = load_tokenizer(folder)
+        self._harmony = Harmony(tokenizer, factory.tools, factory.workflow.instructions)
+        self._engine = Engine(load_policy(folder).eval(), self._harmony.turn_ends, rows)
+
+        @lru_cache(maxsize=64)
+        def format_of(tools: str, instructions: str | None) -> Harmony:
+            return Harmony(tokenizer, json.loads(tools), instructions)
+
+        self._format_of = format_of
+
+    def converse(self, task: Task, sampling: Sampling) -> "BundleConversation":
+        _refuse_what_it_cannot(sampling)
+        return BundleConversation(self._engine, self._harmony, sampling)
+
+    async def complete(self, body: Mapping[str, Any], sampling: Sampling, on_text: OnText | None = None) -> Turn:
+        _refuse_what_it_cannot(sampling)
+        tools = body.get("tools") or []
+        _refuse_what_it_cannot_read(body["messages"], tools)
+        try:
+            messages = one_call_a_turn(body["messages"])
+        except ValueError as error:
+            raise BackendError(str(error), "request", "messages") from error
+        instructions = [str(message["content"]) for message in messages if message["role"] == "system"]
+        try:  # in the client's order: the template writes a schema as it stands
+            harmony = self._format_of(json.dumps([_described(tool) for tool in tools]), "\n".join(instructions) or None)
+        except Exception as error:  # it takes fewer schemas than there are, and fails in its own ways
+            said = f"tools: they cannot be shown to the policy of a bundle ({type(error).__name__})"
+            raise BackendError(said, "request", "tools") from error
+        conversation = BundleConversation(self._engine, harmony, sampling, _beginning(tools, sampling.tool_choice))
+        try:
+            return await conversation.turn(messages, on_text)
+        finally:
+            conversation.close()
+
+    async def close(self) -> None:
+        self._engine.stop()
+
+
+class BundleConversation:
+    """Token in, token out: what was read and written stays in the engine's cache.
+
+    `beginning` is what the policy finds already written of its first turn.
+    """
+
+    def __init__(self, engine: "Engine", harmony: "Harmony", sampling: Sampling, beginning: str = "") -> None:
+        self._engine = engine
+        self._harmony = harmony
+        self._temperature = sampling.temperature
+        self._room = engine.model.config.max_position_embeddings
+        """Tokens that the policy can still read and write."""
+        self._limit = min(sampling.max_tokens or self._room, self._room)
+        self._conversation = engine.open(abs(sampling.seed), self._limit)
+        self._beginning = beginning
+        self._begun = False
+
+    async def turn(self, messages: Sequence[Message], on_text: OnText | None = None) -> Turn:
+        beginning = [] if self._begun else self._harmony.ids(self._beginning)
+        ids = self._harmony.observation(*messages) if self._begun else self._harmony.prompt(messages) + beginning
+        self._room -= len(ids)
+        if self._room < 1:
+            said = f"messages: {len(ids)} tokens are more than the policy can still read"
+            raise BackendError(said, "error" if self._begun else "request", "messages")
+        self._begun = True
+        on_token = None if on_text is None else _FinalText(self._harmony, beginning, on_text)
+        try:
+            sampled = await self._engine.turn(
+                self._conversation, ids, self._temperature, min(self._limit, self._room), on_token
+            )
+        except AgentRLError as failure:
+            raise BackendError(str(failure)) from failure
+        self._room -= len(sampled)
+        return self._turn(beginning, sampled, len(ids))
+
+    def _turn(self, beginning: Sequence[int], sampled: Sequence[int], tokens_in: int) -> Turn:
+        written = [*beginning, *sampled]
+        text = self._harmony.tokenizer.decode(written)
+        _, _, answer = text.partition(_FINAL)
+        if not sampled or sampled[-1] not in self._harmony.turn_ends:
+            return Turn(None, answer, tokens_in, len(sampled), ended=False)
+        if text.startswith(_FINAL) and beginning:  # it may end its text as it would end a call: there is no call in it
+            message: Message | None = {"role": "assistant", "content": self._harmony.tokenizer.decode(sampled[:-1])}
+        else:
+            message = self._harmony.parse(written)
+        return Turn(message, text, tokens_in, len(sampled))
+
+    def close(self) -> None:
+        self._engine.close(self._conversation)
+
+
+_FINAL = "<|channel|>final<|message|>"
+_CALL = " to=functions.{}<|channel|>commentary json<|message|>"
+
+
+def _beginning(tools: Sequence[Mapping[str, Any]], choice: str | Mapping[str, Any] | None) -> str:
+    """What a turn begins with so that it is what `tool_choice` says: an answer, or a call of one tool."""
+    if choice == "none" or not tools:
+        return _FINAL
+    if choice is None:
+        return ""
+    names = [choice["function"]["name"]] if isinstance(choice, Mapping) else _names(tools)
+    if len(names) > 1:
+        said = "tool_choice: the policy of a bundle can be made to call one tool, not one of several"
+        raise BackendError(said, "request", "tool_choice")
+    return _CALL.format(names[0])
+
+
+def _described(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool with the description that the template needs and the protocol does not."""
+    function = tool["function"]
+    return {"type": "function", "function": {**function, "description": function.get("description") or ""}}
+
+
+def _names(tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [tool["function"]["name"] for tool in tools]
+
+
+def _refuse_what_it_cannot(sampling: Sampling) -> None:
+    """BackendError (request) that names the first field which the policy of a bundle could only ignore."""
+    fields = {
+        "response_format": sampling.response_format,
+        "logprobs": sampling.logprobs,
+        "top_p": sampling.top_p,
+        **sampling.extra,
+    }
+    for name, value in fields.items():
+        if changes(name, value):
+            raise BackendError(f"{name}: the policy of a bundle does not know this field", "request", name)
+
+
+def _refuse_what_it_cannot_read(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> None:
+    for position, message in enumerate(messages):
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if part["type"] not in READABLE_PARTS:
+                where = f"messages[{position}].content"
+                raise BackendError(f"{where}: the policy of a bundle reads text, no {part['type']}", "request", where)
+    for position, name in enumerate(_names(tools)):
+        if not re.fullmatch(r"[\w-]+", name):
+            where = f"tools[{position}].function.name"
+            raise BackendError(f"{where}: the policy of a bundle writes letters, digits, _ and -", "request", where)
+
+
+class _FinalText:
+    """Passes on the text of a final answer as its tokens come. `beginning` is what stands before the first of them."""
+
+    def __init__(self, harmony: "Harmony", beginning: Sequence[int], on_text: OnText) -> None:
+        self._harmony = harmony
+        self._on_text = on_text
+        self._ids = list(beginning)
+        self._sent = 0
+
+    def __call__(self, token: int) -> None:
+        if token in self._harmony.turn_ends:
+            return
+        self._ids.append(token)
+        _, found, text = self._harmony.tokenizer.decode(self._ids).partition(_FINAL)
+        if found and not text.endswith("\ufffd"):  # half a character waits for its other half
+            self._on_text(text[self._sent :])
+            self._sent = len(text)
