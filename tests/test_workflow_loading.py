@@ -63,8 +63,22 @@ def test_what_is_complete_is_loaded(written: Any) -> None:
     assert load_workflow(written(made, "make")).name == "own"
 
 
-MEMBERS = ["name", "instructions", "tool_policy", "rubric", "prices", "hand_over_tools", "clarifying_tools",
-           "judges_traffic", "environment", "tasks", "verify", "scripted_agents", "historical_pairs", "prefer"]  # fmt: skip
+MEMBERS = [
+    "name",
+    "instructions",
+    "tool_policy",
+    "rubric",
+    "prices",
+    "hand_over_tools",
+    "clarifying_tools",
+    "judges_traffic",
+    "environment",
+    "tasks",
+    "verify",
+    "scripted_agents",
+    "historical_pairs",
+    "prefer",
+]
 
 
 def test_the_members_are_those_of_the_protocol() -> None:
@@ -196,4 +210,4 @@ def test_a_run_says_what_the_error_for_people_says_and_not_what_caused_it() -> N
     result = both.execute_in_process(raise_on_error=False)
     said = sorted(filter(None, map(_failure, result.all_events)))
     assert said[0].startswith("load: workflow `my_nowhere:Mine` cannot be loaded: there is no module my_nowhere.")
-    assert said[1:] == ["plain: the deepest"]
+    assert said[1:] == ["plain: ValueError: the deepest"]

@@ -244,7 +244,8 @@ class EpisodeJob:
             _describe(attempt, episode)
         attempt.turn = self._answer(episode, attempt, turn)
         _flush(told)
-        attempt.outcome = episode.outcome if self._factory.workflow.judges_traffic else None
+        if self._factory.workflow.judges_traffic:  # a verifier may wait for other systems too
+            attempt.outcome = await asyncio.to_thread(getattr, episode, "outcome")
 
     def _begin(self) -> Episode:
         """An episode with the payload. Where it lacks a prompt and the environment has a place for one, it is what the

@@ -19,7 +19,7 @@ _VALUES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     # these may name tools of an agent that runs elsewhere, whose traces are imported
     "hand_over_tools": (Collection, "a frozenset of names of tools, which may be empty"),
     "clarifying_tools": (Collection, "a frozenset of names of tools, which may be empty"),
-    "judges_traffic": (bool, "True or False: whether `verify` can judge a run of real traffic"),
+    "judges_traffic": (bool, "True or False: whether a run of real traffic can be judged as it ends"),
 }
 _METHODS = ("tasks", "verify", "scripted_agents", "historical_pairs", "prefer")
 
@@ -58,9 +58,9 @@ def _value(workflow: Any, name: str, kind: Any, what: str) -> str | None:
 
 def _environment(workflow: Any) -> str | None:
     what = "the environment class (TRL's convention: no arguments, `reset`, tools as public methods)"
-    if _inherited(workflow, "environment") or not hasattr(type(workflow), "environment"):
-        if "environment" not in getattr(workflow, "__dict__", {}):
-            return f"`environment` is missing. It is {what}."
+    there = hasattr(type(workflow), "environment") and not _inherited(workflow, "environment")
+    if not there and "environment" not in getattr(workflow, "__dict__", {}):
+        return f"`environment` is missing. It is {what}."
     try:
         found = workflow.environment
     except Exception as error:  # a property runs any code
