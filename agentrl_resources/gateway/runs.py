@@ -230,7 +230,7 @@ class EpisodeJob:
                 if turn.message is None:
                     new = [] if episode.done else [episode.malformed(turn.text)]
                 else:
-                    self._acting = self._would_act(turn.message)
+                    await self._begin_to_act(turn.message)
                     # tools may wait for other systems, so they run in a thread
                     new = await asyncio.to_thread(episode.step, turn.message)
                     self._acting = False
@@ -275,6 +275,19 @@ class EpisodeJob:
         if refusal := turn.message.get("refusal"):
             said["refusal"] = refusal
         return Turn(said, "", attempt.tokens_in, attempt.tokens_out, logprobs=turn.logprobs)
+
+    async def _begin_to_act(self, message: Message) -> None:
+        """From here on nobody cuts this run short if a tool with side effects is asked for.
+
+        An end that was decided a moment ago, and has not reached this task yet, reaches it here: before anything acts.
+        """
+        self._acting = self._would_act(message)
+        if self._acting:
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                self._acting = False
+                raise
 
     def _would_act(self, message: Message) -> bool:
         names = {call["function"]["name"] for call in message.get("tool_calls") or ()}
