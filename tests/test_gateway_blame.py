@@ -159,3 +159,47 @@ def test_a_canary_is_not_ended_without_a_reason(fresh: Running) -> None:
     fresh.wait(lambda: fresh.registry.pointers().canary is None)
     assert fresh.registry.pointers().why == "the shop is closed"
     assert fresh.registry.pointers().who != "gateway"
+
+
+def test_an_end_that_comes_with_the_call_of_a_tool_comes_before_the_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is the champion's to do then, so nothing may have happened yet."""
+    called: list[str] = []
+    refusal = Sandbox.refusal
+
+    def watched(self: Sandbox, name: str, arguments: Any) -> str | None:
+        called.append(name)
+        return refusal(self, name, arguments)
+
+    monkeypatch.setattr(Sandbox, "refusal", watched)
+    factory, under_way, acting = EpisodeFactory(WORKFLOW), UnderWay(), WORKFLOW.tool_policy.acting_tools
+
+    class EndsAtTheCall:
+        """The expert, whose canary ends in the very moment in which it asks for a tool that acts."""
+
+        def __init__(self) -> None:
+            self._inner = expert_policy(WORKFLOW)
+
+        def converse(self, task: Task, sampling: Sampling) -> Any:
+            conversation = self._inner.converse(task, sampling)
+            turn = conversation.turn
+
+            async def ending(messages: Sequence[Any], on_text: Any = None) -> Turn:
+                said = await turn(messages, on_text)
+                calls = (said.message or {}).get("tool_calls") or ()
+                if acting & {call["function"]["name"] for call in calls}:
+                    under_way.cut()
+                return said
+
+            conversation.turn = ending
+            return conversation
+
+    ended = 0
+    for task in tasks(40):
+        called.clear()
+        job = EpisodeJob(factory, task, Sampling(seed=1, temperature=0.0, max_tokens=500))
+        done = asyncio.run(attempted(job, EndsAtTheCall(), 30.0, None, under_way, lambda: True))  # type: ignore[arg-type]
+        assert not acting & set(called)
+        if done.failure is not None:
+            ended += 1
+            assert (done.failure.kind, done.failure.side_effects) == ("cut", False)
+    assert ended > 5
