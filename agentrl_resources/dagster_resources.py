@@ -46,6 +46,11 @@ changes, no asset is made again."""
 
 _STDERR_LINES = 20
 
+_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that wait for one another sleep. Spinning, as they would, gains little on an idle machine, and on one that does
+something else besides it takes the very core that the others wait for (docs/performance.md). The user's own word counts
+more."""
+
 
 class Workspace(dg.ConfigurableResource):
     """One project: its workflow file, its state folder, and everything that lies there."""
@@ -264,7 +269,7 @@ class Training(dg.ConfigurableResource):
         # Pipes does not keep what the process says on stderr. The shell only redirects it and then becomes the process.
         kept = ["sh", "-c", 'exec "$@" 2> "$0"', str(errors), *command]
         try:
-            dg.PipesSubprocessClient().run(context=context, command=kept)
+            dg.PipesSubprocessClient(env=_PATIENT | dict(os.environ)).run(context=context, command=kept)
         except DagsterPipesExecutionError as failure:
             lines = errors.read_text(errors="replace").splitlines()
             said = [line.removeprefix("agentrl: ") for line in lines if line.strip()]
