@@ -11,8 +11,8 @@ from typing import NamedTuple
 from agentrl_resources.plotting import BAD, BASELINE, CANDIDATE, INK
 
 _WIDTH = 360
-_FRONT_WIDTH = 264
-"""Points, as wide as a column of page one: type keeps its size."""
+_FRONT_WIDTH = 250
+"""Points, about as wide as a column of page one: type keeps its size."""
 _QUIET, _RULE = "#52606d", "#cbd2d9"
 _FONT = "Libertinus Serif, Arial, Liberation Sans, sans-serif"
 
@@ -52,8 +52,8 @@ class Compared(NamedTuple):
 
 def compared(rows: Sequence[Compared], percent: Callable[[float], str], about: str) -> str:
     """Each suite before (hollow) and after (filled, with its interval), on one axis that ends at 100 %."""
-    width, pitch, top = _FRONT_WIDTH, 42, 4
-    left, right, bottom = 42, width - 50, top + pitch * len(rows)
+    width, pitch, top = _FRONT_WIDTH, 50, 2
+    left, right, bottom = 46, width - 50, top + pitch * len(rows)
     lowest = min(min(row.before.value, row.interval[0]) for row in rows)
     floor = min(0.9, max(0.0, math.floor(10 * lowest) / 10))
 
@@ -64,25 +64,27 @@ def compared(rows: Sequence[Compared], percent: Callable[[float], str], about: s
     for share in (floor, 1.0):
         at = x(share)
         drawn += [
-            _line(at, top, at, bottom + 3, _RULE),
-            _text(at, bottom + 12, percent(share), "middle", _QUIET),
+            _line(at, bottom - 3, at, bottom + 3, BASELINE),
+            _text(at, bottom + 13, percent(share), "middle", _QUIET),
         ]
     for number, row in enumerate(rows):
-        y = top + pitch * number + 27
+        y = top + pitch * number + 31
         before, after, low, high = x(row.before.value), x(row.after.value), *map(x, row.interval)
-        first, last = min(before, low), max(before, high)
-        rises = before <= after
+        ends = ((min(before, low) - 7, "end"), (max(before, high) + 7, "start"))
+        labelled = zip(ends, sorted((row.before, row.after), key=lambda dot: dot.value), strict=True)
         drawn += [
-            _text(0, y - 15, row.name, "start", weight="bold"),
+            _text(0, y - 18, row.name, "start", weight="bold"),
             _line(before, y, after, y, BASELINE, 2.2),
             _line(low, y, high, y, CANDIDATE, 1.6),
             *(_line(end, y - 5, end, y + 5, CANDIDATE, 1.6) for end in (low, high)),
             f'<circle cx="{before:.1f}" cy="{y:.1f}" r="4.2" fill="#fff" stroke="{INK}" stroke-width="1.4"/>',
             f'<circle cx="{after:.1f}" cy="{y:.1f}" r="4.4" fill="{CANDIDATE}"/>',
-            _text(first - 7, y + 3.4, (row.before if rises else row.after).label, "end"),
-            _text(last + 7, y + 3.4, (row.after if rises else row.before).label, "start", weight="bold"),
+            *(
+                _text(at, y + 3.6, dot.label, anchor, weight="bold" if dot is row.after else "normal")
+                for (at, anchor), dot in labelled
+            ),
         ]
-    return _svg(drawn, about, bottom + 15, width)
+    return _svg(drawn, about, bottom + 16, width, 10.5)
 
 
 def trend(points: Sequence[Point], first: str, about: str) -> str:
@@ -158,10 +160,10 @@ def drill(
     return _svg(drawn, about, height)
 
 
-def _svg(drawn: Sequence[str], about: str, height: int, width: int = _WIDTH) -> str:
+def _svg(drawn: Sequence[str], about: str, height: int, width: int = _WIDTH, size: float = 9.5) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        f'font-family="{_FONT}" font-size="9.5"><title>{escape(about)}</title>{"".join(drawn)}</svg>'
+        f'font-family="{_FONT}" font-size="{size:g}"><title>{escape(about)}</title>{"".join(drawn)}</svg>'
     )
 
 

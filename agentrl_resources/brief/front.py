@@ -150,7 +150,8 @@ def front_blocks(teller: Teller) -> list[Block]:
 def _picture(figures: Figures) -> Block:
     columns = ("baseline_share", "success_share", "low_share", "high_share")
     drawn = tuple(row.columns[column] for row in figures.rows("tests") for column in columns)
-    return Block("picture", (Chart("compared", drawn, Say("picture.caption")) if drawn else Paragraph((Say("tests.missing"),)),))
+    chart = Chart("compared", drawn, Say("picture.caption"))
+    return Block("picture", (chart if drawn else Paragraph((Say("tests.missing"),)),))
 
 
 def _risks(teller: Teller) -> Block:

@@ -24,8 +24,9 @@ _NARROW = "\u202f"
 
 @dataclass(frozen=True)
 class Language:
-    """`layout` says in which order this language's readers find lead sentences, tiles, blocks of page one (`front`, row by row)
-    and blocks of the annex."""
+    """`layout` says in which order this language's readers find lead sentences, tiles, the blocks of page one (`front`,
+    row by row) and those of the annex.
+    """
 
     name: str
     paper: str

@@ -12,7 +12,19 @@ from typing import Any
 
 from agentrl_resources.brief import charts
 from agentrl_resources.brief.collecting import stored_figures
-from agentrl_resources.brief.content import Block, Brief, Bullets, Chart, Grid, Item, Pairs, Paragraph, Phase, Say, Terms
+from agentrl_resources.brief.content import (
+    Block,
+    Brief,
+    Bullets,
+    Chart,
+    Grid,
+    Item,
+    Pairs,
+    Paragraph,
+    Phase,
+    Say,
+    Terms,
+)
 from agentrl_resources.brief.figures import Figure
 from agentrl_resources.brief.front import ribbon
 from agentrl_resources.brief.locales import LOCALES, Language, language
@@ -20,10 +32,10 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import write_atomic, write_json
 from agentrl_resources.plotting import ACCENT, BAD, BASELINE, CANDIDATE, GOOD, INK
 
-BODY_POINTS = (11.0, 10.5, 10.0, 9.5)
+BODY_POINTS = (12.5, 12.0, 11.5, 11.0, 10.5, 10.0, 9.5)
 """Type sizes of page one, largest first: the first one at which everything fits on the page is taken."""
 
-ANNEX_POINTS = 9.0
+ANNEX_POINTS = 8.7
 
 COLOURS = {"ink": INK, "grey": BASELINE, "accent": CANDIDATE, "good": GOOD, "bad": BAD, "warn": ACCENT}
 
@@ -33,7 +45,11 @@ _TONES = {"GO": "good", "NO-GO": "bad", "HOLD": "warn", "high": "good", "low": "
 _FLAG_TONES = {True: "good", False: "bad", None: "warn"}
 
 Segment = dict[str, Any]
-"""`t`: the text; a figure also has `figure` (its name), `mark` (its query's number, in the annex), `tone`, `code`."""
+"""`t`: the text, `code`: whether it is one. A figure also has `figure` (its name), `tone`, and `mark` (the number of
+its query, in the annex)."""
+
+
+_SPACE: Segment = {"t": " ", "code": False}
 
 
 def write_brief(brief: Brief, folder: Path, locales: Sequence[str] = LOCALES) -> list[Path]:
@@ -96,7 +112,7 @@ class _PageMaker:
                 "title": words.word("title"),
                 "subtitle": self.line(subtitle),
                 "dated": self.line(dated),
-                "headline": self.line(brief.headline),
+                "headline": self._headline(),
                 "tone": _TONES[brief.figures[brief.headline.figures["answer"]].value],
                 "lead": self.line(brief.lead[first]),
                 "tiles": [self._tile(name) for name in layout["tiles"]],
@@ -115,19 +131,25 @@ class _PageMaker:
             },
         }
 
+    def _headline(self) -> list[Segment]:
+        first, *others = self.line(self.brief.headline)
+        return [{**first, "t": _capitalised(first["t"])}, *others]
+
     def line(self, *said: Say) -> list[Segment]:
         """Some sentences as one line of segments."""
-        return [segment for one in said for segment in [{"t": " "}, *self._segments(one)]][1:]
+        return [segment for one in said for segment in [_SPACE, *self._segments(one)]][1:]
 
     def _segments(self, said: Say) -> list[Segment]:
         segments = []
         for position, piece in enumerate(_PLACEHOLDER.split(self.words.word(said.key))):
             if position % 2 == 0:
-                segments.append({"t": piece})
+                texts = enumerate(piece.split("`"))
+                segments += [{"t": text, "code": number % 2 == 1} for number, text in texts]
             elif piece in said.words:
                 keys = said.words[piece]
                 listed = [keys] if isinstance(keys, str) else keys
-                segments.append({"t": self.words.text["list.separator"].join(map(self.words.word, listed))})
+                joined = self.words.text["list.separator"].join(map(self.words.word, listed))
+                segments.append({"t": joined, "code": False})
             else:
                 segments.append(self._figure(self.brief.figures[said.figures[piece]], bare=piece == "low"))
         return [segment for segment in segments if segment["t"]]
@@ -178,7 +200,10 @@ class _PageMaker:
             case Pairs():
                 return {"kind": "pairs", "lines": [line(said) for said in item.entries]}
             case Terms():
-                entries = [[_capitalised(self.words.word(key)), line(said)] for key, said in item.entries]
+                term = self.words.text["term"]
+                entries = [
+                    [term.format(term=_capitalised(self.words.word(key))), line(said)] for key, said in item.entries
+                ]
                 return {"kind": "terms", "entries": entries}
             case Grid():
                 header = [self.words.word(key) for key in item.header]
