@@ -89,9 +89,16 @@ def test_page_one_has_few_words_and_no_marks(whole, locale):
     assert re.search(r"\[\d", page.annex)
 
 
-def test_page_one_has_few_words_whatever_is_not_known(warehouse, tmp_path):
-    """What is said instead is short as well; every team's gates and every reason against confidence are named."""
-    made_up.store(warehouse, SIMULATED, decision=made_up.decision("HOLD"), drill=None, promoted=False, parent=None)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decision": None, "drill": None, "parent": None},
+        {"manifest": judged(cost="NO-GO"), "decision": made_up.decision("HOLD"), "drill": made_up.drill(99)},
+    ],
+)
+def test_page_one_has_few_words_when_little_is_known_or_much_is_wrong(warehouse, tmp_path, changes):
+    """Nothing is measured beyond the tests; or every reason against confidence is there."""
+    made_up.store(warehouse, SIMULATED, promoted=False, **changes)
     write_brief(collect(warehouse, RELEASE), tmp_path)
     for locale in LOCALES:
         assert len(html_of(tmp_path, locale).front.split()) <= MOST_WORDS

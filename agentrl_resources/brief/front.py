@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from agentrl_resources.brief.content import Block, Chart, Paragraph, Say, Teller, Terms, Tile
 from agentrl_resources.brief.figures import Figure, Figures
@@ -200,5 +200,5 @@ def _owners(figures: Figures) -> Block:
     return Block("owners", (_terms("owner", told),))
 
 
-def _terms(family: str, told: dict[str, Say | None]) -> Terms:
+def _terms(family: str, told: Mapping[str, Say | None]) -> Terms:
     return Terms(tuple((f"{family}.{name}", said) for name, said in told.items() if said))
