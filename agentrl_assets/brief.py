@@ -1,4 +1,4 @@
-"""The Reliability Brief: one page on the candidate for the people who answer for it, in three languages."""
+"""The Reliability Brief: one page on the candidate, and its evidence, for the people who answer for it."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,7 @@ from agentrl_resources.files import write_atomic, write_json
     pool="warehouse",
 )
 def reliability_brief(workspace: Workspace) -> dg.MaterializeResult:
-    """One page in en-US, en-GB and fr-FR, as HTML and PDF, every figure traceable to its stored query."""
+    """One page and its annex in en-US, en-GB and fr-FR, as HTML and PDF, every figure traceable to its stored query."""
     registry, warehouse = workspace.registry, workspace.warehouse
     release = registry.resolve("candidate")
     manifest = registry.manifest(release)

@@ -152,7 +152,7 @@ def test_a_brief_says_that_the_latest_week_has_no_score(tmp_path: Path) -> None:
     brief_evidence.build(warehouse)
     brief_evidence.store(warehouse, records)
     brief = collect(warehouse, brief_evidence.RELEASE)
-    (paragraph,) = brief.blocks["score"].items
+    (paragraph,) = brief.annex["score"].items
     assert [sentence.key for sentence in paragraph.sentences] == ["score.unknown"]
     assert brief.figures["score.iso_week"].value.endswith("-W52")
     assert brief.tiles["score"].value.key == "cell.none"

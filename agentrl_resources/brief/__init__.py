@@ -1,4 +1,4 @@
-"""The Reliability Brief: one page a release, for people, in three languages, every figure traceable to its query."""
+"""The Reliability Brief: one page a release with an annex, for people, in three languages, every figure traceable."""
 
 from agentrl_resources.brief.collecting import collect
 from agentrl_resources.brief.content import Brief, Condition, Phase

@@ -1,16 +1,18 @@
-"""The two small charts of a brief, as SVG text that HTML and Typst both take."""
+"""The three small charts of a brief, as SVG text that HTML and Typst both take. Readable without colours."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
 from agentrl_resources.plotting import BAD, BASELINE, CANDIDATE, INK
 
 _WIDTH = 360
+_FRONT_WIDTH = 250
+"""Points, about as wide as a column of page one: type keeps its size."""
 _QUIET, _RULE = "#52606d", "#cbd2d9"
 _FONT = "Libertinus Serif, Arial, Liberation Sans, sans-serif"
 
@@ -30,6 +32,59 @@ class Marker(NamedTuple):
 
     seconds: float
     label: str
+
+
+class Dot(NamedTuple):
+    """A share, and how it is labelled."""
+
+    value: float
+    label: str
+
+
+class Compared(NamedTuple):
+    """Two shares of one suite, and the interval of the one after."""
+
+    name: str
+    before: Dot
+    after: Dot
+    interval: tuple[float, float]
+
+
+def compared(rows: Sequence[Compared], percent: Callable[[float], str], about: str) -> str:
+    """Each suite before (hollow) and after (filled, with its interval), on one axis that ends at 100 %."""
+    width, pitch, top = _FRONT_WIDTH, 50, 2
+    left, right, bottom = 46, width - 50, top + pitch * len(rows)
+    lowest = min(min(row.before.value, row.interval[0]) for row in rows)
+    floor = min(0.9, max(0.0, math.floor(10 * lowest) / 10))
+
+    def x(share: float) -> float:
+        return left + (share - floor) / (1 - floor) * (right - left)
+
+    drawn = [_line(0, bottom, width, bottom, _RULE)]
+    for share in (floor, 1.0):
+        at = x(share)
+        drawn += [
+            _line(at, bottom - 3, at, bottom + 3, BASELINE),
+            _text(at, bottom + 13, percent(share), "middle", _QUIET),
+        ]
+    for number, row in enumerate(rows):
+        y = top + pitch * number + 31
+        before, after, low, high = x(row.before.value), x(row.after.value), *map(x, row.interval)
+        ends = ((min(before, low) - 7, "end"), (max(before, high) + 7, "start"))
+        labelled = zip(ends, sorted((row.before, row.after), key=lambda dot: dot.value), strict=True)
+        drawn += [
+            _text(0, y - 18, row.name, "start", weight="bold"),
+            _line(before, y, after, y, BASELINE, 2.2),
+            _line(low, y, high, y, CANDIDATE, 1.6),
+            *(_line(end, y - 5, end, y + 5, CANDIDATE, 1.6) for end in (low, high)),
+            f'<circle cx="{before:.1f}" cy="{y:.1f}" r="4.2" fill="#fff" stroke="{INK}" stroke-width="1.4"/>',
+            f'<circle cx="{after:.1f}" cy="{y:.1f}" r="4.4" fill="{CANDIDATE}"/>',
+            *(
+                _text(at, y + 3.6, dot.label, anchor, weight="bold" if dot is row.after else "normal")
+                for (at, anchor), dot in labelled
+            ),
+        ]
+    return _svg(drawn, about, bottom + 16, width, 10.5)
 
 
 def trend(points: Sequence[Point], first: str, about: str) -> str:
@@ -105,10 +160,10 @@ def drill(
     return _svg(drawn, about, height)
 
 
-def _svg(drawn: Sequence[str], about: str, height: int) -> str:
+def _svg(drawn: Sequence[str], about: str, height: int, width: int = _WIDTH, size: float = 9.5) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
-        f'font-family="{_FONT}" font-size="9.5"><title>{escape(about)}</title>{"".join(drawn)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        f'font-family="{_FONT}" font-size="{size:g}"><title>{escape(about)}</title>{"".join(drawn)}</svg>'
     )
 
 

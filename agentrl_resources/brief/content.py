@@ -46,7 +46,7 @@ class Grid:
 class Chart:
     """A picture of figures; `caption` says in words what it shows."""
 
-    kind: Literal["trend", "drill"]
+    kind: Literal["compared", "trend", "drill"]
     figures: tuple[str, ...]
     caption: Say
 
@@ -58,7 +58,14 @@ class Pairs:
     entries: tuple[Say, ...]
 
 
-Item = Paragraph | Bullets | Grid | Chart | Pairs
+@dataclass(frozen=True)
+class Terms:
+    """Statements, each after the key of the word that it is found by."""
+
+    entries: tuple[tuple[str, Say], ...]
+
+
+Item = Paragraph | Bullets | Grid | Chart | Pairs | Terms
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Tile:
-    """One of the large numbers at the top."""
+    """One of the large numbers at the top: with its interval, and with what it is compared with."""
 
     name: str
     value: Say
+    interval: Say
     note: Say
 
 
@@ -135,6 +143,8 @@ def sentences(items: Sequence[Item]) -> list[Say]:
                 found += item.sentences
             case Pairs():
                 found += item.entries
+            case Terms():
+                found += [said for _, said in item.entries]
             case Grid():
                 found += [cell for row in item.rows for cell in row]
             case Chart():
@@ -144,20 +154,22 @@ def sentences(items: Sequence[Item]) -> list[Say]:
 
 @dataclass(frozen=True)
 class Brief:
-    """A release's brief before any language. `figures` holds what it shows, `marks` the number of each query."""
+    """A release's brief before any language.
+
+    Page one is `ribbon` (what is simulated, if anything), `headline`, one sentence of `lead`, `tiles` and `front`; the
+    annex is the rest of `lead`, `annex` and `phases`. `figures` holds what it shows, `marks` the number of each query.
+    """
 
     release: str
     workflow: str
     made_at: str
     title: tuple[Say, ...]
+    ribbon: Say | None
+    headline: Say
     lead: Mapping[str, Say]
     tiles: Mapping[str, Tile]
-    blocks: Mapping[str, Block]
+    front: Mapping[str, Block]
+    annex: Mapping[str, Block]
     phases: tuple[Phase, ...]
     figures: Mapping[str, Figure]
     marks: Mapping[str, int]
-
-    @property
-    def simulated(self) -> bool:
-        """Whether anything that the brief shows is simulated."""
-        return any(figure.simulated for figure in self.figures.values())

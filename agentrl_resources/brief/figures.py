@@ -5,8 +5,8 @@ Each file in `queries/` is one query about the release `$release`. The last word
 in `key`, and each row says whether it is `simulated`; what was set and not measured (`limit_...`) never is.
 
 Units are `share` (0 to 1), `points` and `percent` (a change), `width` (percentage points without a sign), `count`,
-`score`, `eur`, `ms`, `seconds`, `minutes`, `date` (ISO 8601), `week`, `digest`, `name`, `kind`, `basis`, `answer`,
-`level`, `flag` (true, false or not known) and `list` (drawn, not written).
+`score`, `eur`, `ms`, `seconds`, `minutes`, `date` (ISO 8601), `week`, `digest`, `name`, `kind`, `gate`, `metric`,
+`basis`, `answer`, `level`, `flag` (true, false or not known) and `list` (drawn, not written).
 """
 
 from __future__ import annotations

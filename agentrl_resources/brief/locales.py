@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +24,9 @@ _NARROW = "\u202f"
 
 @dataclass(frozen=True)
 class Language:
-    """`layout` says in which order this language's readers find lead sentences, tiles and blocks."""
+    """`layout` says in which order this language's readers find lead sentences, tiles, the blocks of page one (`front`,
+    row by row) and those of the annex.
+    """
 
     name: str
     paper: str
@@ -47,8 +48,8 @@ class Language:
                 return str(value)[:_DIGEST_CHARACTERS]
             case "name":
                 return str(value)
-            case "kind":
-                return self.word(f"kind.{value}")
+            case "kind" | "gate" | "metric":
+                return self.word(f"{figure.unit}.{value}")
             case "answer" | "level" | "basis":
                 return self.text[f"{figure.unit}.{value}"]
             case "flag":
@@ -79,6 +80,12 @@ class Language:
         decimals *= amount != round(amount)
         pattern = "#,##0" + ("." + "0" * decimals if decimals else "")
         return format_unit(amount, unit, length="short", format=pattern, locale=self._babel)
+
+    def whole_percent(self, share: float) -> str:
+        """A share without decimals, for an axis."""
+        from babel.numbers import format_decimal
+
+        return self._percent(format_decimal(round(100 * share), "0", locale=self._babel))
 
     def _number(self, figure: Figure, bare: bool) -> str:
         from babel.numbers import format_currency, format_decimal
@@ -124,11 +131,6 @@ class Language:
         from babel import Locale
 
         return Locale.parse(self.name, sep="-")
-
-    @property
-    def interval_joiner(self) -> str:
-        """What stands between the ends of an interval."""
-        return re.split(r"\{low\}|\{high\}", self.text["cell.interval"])[1]
 
 
 @functools.cache
