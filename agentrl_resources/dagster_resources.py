@@ -46,10 +46,10 @@ changes, no asset is made again."""
 
 _STDERR_LINES = 20
 
-_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Threads that wait for one another sleep. Spinning, as they would, gains little on an idle machine, and on one that
-does something else besides it takes the very core that the others wait for (docs/performance.md). The user's own word
-counts more."""
+_PATIENT = {"GOMP_SPINCOUNT": "10000"}
+"""Threads that wait for one another soon go to sleep. Spinning for long, as is the default, gains nothing on an idle
+machine, and on one that does something else besides it takes the very core that the others wait for
+(docs/performance.md). The user's own word counts more."""
 
 
 class Workspace(dg.ConfigurableResource):
