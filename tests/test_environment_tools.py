@@ -629,6 +629,38 @@ def test_a_call_that_does_not_come_back_is_cut_and_the_episode_goes_on(name: str
     assert not episode.acted
 
 
+class Plain:
+    def reset(self, prompt: str) -> str:
+        self.where = [threading.get_ident()]
+        return "Welcome."
+
+    def look(self) -> list[int]:
+        """Looks."""
+        self.where.append(threading.get_ident())
+        return [1, 2]
+
+    def leave(self) -> None:
+        """Would end whoever plays."""
+        raise SystemExit("closed")
+
+    async def ask(self) -> str:
+        """Is awaited."""
+        await asyncio.sleep(0)
+        return "yes"
+
+
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_tools_that_are_never_cut_run_where_the_agent_is_played_and_do_the_same(seconds: float | None) -> None:
+    workflow = workflow_of(
+        Plain, {name: ToolRule("read") for name in ("look", "leave", "ask")}, max_call_seconds=seconds
+    )
+    episode = play(workflow, calls(("look", {})), calls(("leave", {})), calls(("ask", {})))
+    assert seen(episode) == [[1, 2], {"error": "SystemExit: closed"}, "yes"]
+    where = set(episode._environment.where)
+    assert len(where) == 1
+    assert (where == {threading.get_ident()}) == (seconds is None)
+
+
 def test_a_call_gets_at_most_what_is_left_of_the_episode() -> None:
     workflow = workflow_of(Depot, DEPOT, max_seconds=0.3)
     cut, refused_then = seen(play(workflow, calls(("hang", {})), calls(("price", {}))))

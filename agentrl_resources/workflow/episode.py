@@ -9,7 +9,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Agent, Message, Outcome, Task, Transcript, Workflow
 from agentrl_resources.workflow.opening import opening
 from agentrl_resources.workflow.sandbox import Sandbox, ToolCall
-from agentrl_resources.workflow.tool_thread import CutError, ToolThread, settled
+from agentrl_resources.workflow.tool_thread import CutError, InPlace, ToolThread, settled
 from agentrl_resources.workflow.tools import Tool, read_tools
 
 
@@ -149,6 +149,8 @@ class EpisodeFactory:
     def start(self, task: Task, thread: ToolThread | None = None) -> Episode:
         """An episode whose tools run in a thread of its own, or in one that it shares with others that are played in
         turns."""
+        if self.workflow.tool_policy.max_call_seconds is None:
+            thread = InPlace()
         return Episode(self.workflow, task, self._tools, thread or ToolThread())
 
     def play(self, task: Task, agent: Agent) -> Episode:

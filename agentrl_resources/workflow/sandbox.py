@@ -30,15 +30,16 @@ class ToolRule:
 class ToolPolicy:
     """The allow-list with its rules, and the budgets of one episode (calls, sampled tokens, seconds).
 
-    A call is cut after `max_call_seconds`, or after what is left of `max_seconds`; `reset` after `max_seconds`. Of a
-    result the agent sees so many characters.
+    A call is cut after `max_call_seconds`, or after what is left of `max_seconds`; `reset` after `max_seconds`. Where
+    `max_call_seconds` is None nothing is cut, and nothing is paid for it: for tools that only compute. Of a result the
+    agent sees so many characters.
     """
 
     rules: Mapping[str, ToolRule]
     max_calls: int = 8
     max_tokens: int = 256
     max_seconds: float = 120.0
-    max_call_seconds: float = 60.0
+    max_call_seconds: float | None = 60.0
     max_result_characters: int = 20_000
 
     @property
@@ -130,7 +131,8 @@ class Sandbox:
                 failure = relayed(failure)
                 return None, clean(text_of_error(failure))[:limit] or type(failure).__name__
 
-        seconds = min(self._policy.max_call_seconds, max(self._seconds_left, 0.0))
+        left = max(self._seconds_left, 0.0)
+        seconds = left if self._policy.max_call_seconds is None else min(self._policy.max_call_seconds, left)
         try:
             return self._thread.run(attempt, seconds)
         except CutError:

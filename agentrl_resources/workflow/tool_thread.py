@@ -77,6 +77,16 @@ class ToolThread:
             self._thread = None
 
 
+class InPlace(ToolThread):
+    """No thread at all: a call runs where it is made, which costs nothing, and cannot be cut."""
+
+    def run(self, function: Callable[[], Result], seconds: float | None = None) -> Result:
+        try:
+            return function()
+        except BaseException as error:
+            raise relayed(error) from error
+
+
 class _Job:
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
