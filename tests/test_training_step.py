@@ -8,6 +8,8 @@ from agentrl_resources.learning.batching import before, chosen_logprobs, logits_
 from agentrl_resources.learning.experts import FEW
 from agentrl_resources.learning.sft import language_loss
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def harmony():
