@@ -84,7 +84,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         others = [parameter for _, parameter in named if id(parameter) not in chosen]
         self.optimizers = (
             Muon(matrices, matrix_learning_rate, weight_decay=0.01),
-            torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+            torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
         )
         super().__init__([group for optimizer in self.optimizers for group in optimizer.param_groups], {})
 
