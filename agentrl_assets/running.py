@@ -3,7 +3,6 @@
 import os
 import sys
 import uuid
-import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +19,7 @@ from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Workspace, write_dagster_yaml
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import locked
-
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)  # Pipes warns of itself at every launch
+from agentrl_resources.forkserver import warm_up
 
 _OURS = {"agentrl/command": "run"}
 _GATES = dg.AssetKey("gate_evidence")
@@ -57,6 +55,10 @@ def bring_up_to_date(workspace: Workspace, selected: Collection[str], terminal: 
         _settle_dead_runs(instance)
         (workspace.root / "run.log").write_bytes(b"")
         report = RunReport(make_plan(defs, instance, workspace, selected))
+        if _is_trained(report.plan):
+            warm_up()
+        else:
+            terminal.write("Nothing to train: everything that is learned or sampled is up to date.\n")
         _announce(report.plan, terminal)
         _carry_out(report.plan, instance, workspace, report, terminal)
         # Traffic that the canary brought has changed what the first pass read of the warehouse.
@@ -79,11 +81,13 @@ def _carry_out(
         _execute(instance, workspace, job, report, terminal)
 
 
-def _announce(plan: Plan, terminal: TextIO) -> None:
+def _is_trained(plan: Plan) -> bool:
+    """Whether something that is learned or sampled is planned."""
     assets = defs.resolve_asset_graph()
-    trained = [name for name in plan.reasons if "training" in (assets.get(dg.AssetKey(name)).pools or ())]
-    if not trained:
-        terminal.write("Nothing to train: everything that is learned or sampled is up to date.\n")
+    return any("training" in (assets.get(dg.AssetKey(name)).pools or ()) for name in plan.reasons)
+
+
+def _announce(plan: Plan, terminal: TextIO) -> None:
     if plan.reasons:
         terminal.write(f"{len(plan.reasons)} of {len(plan.wanted)} assets are out of date:\n")
     for reason in dict.fromkeys(plan.reasons.values()):

@@ -9,6 +9,8 @@ from agentrl_resources.evaluation import wilson
 
 SUCCESS_FLOOR = 0.10
 """Share of hold-out tasks of a type that the baseline must solve: PPO cannot reinforce what is never sampled."""
+_WRITTEN = ("model.base", "model.renderer", "model.renderer_options")
+"""What decides how conversations are written."""
 
 
 @dg.asset(
@@ -16,11 +18,11 @@ SUCCESS_FLOOR = 0.10
     owners=["team:ml"],
     kinds={"huggingface"},
     deps=["cleaned_preference_data"],
-    code_version=code_version(stage_code("tokenizer"), "model.base", "model.vocabulary", workflow=True),
+    code_version=code_version(stage_code("tokenizer"), *_WRITTEN, "model.vocabulary", workflow=True),
     pool="training",
 )
 def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
-    """The tokenizer with the Harmony conversation format: trained on the cleaned pairs, or the base model's."""
+    """The tokenizer with the format of its conversations: trained on the cleaned pairs, or the base model's."""
     artifact = training.run(context)
     return materialized(artifact, **numbers(artifact.report))
 
@@ -38,7 +40,7 @@ def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.Mater
     pool="training",
 )
 def sft_checkpoint(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:
-    """The stable baseline: a GPT-OSS model trained on the preferred answers, with loss on the agent's tokens only."""
+    """The stable baseline: a model trained on the preferred answers, with loss on the agent's tokens only."""
     artifact = training.run(context)
     report, entries = artifact.report, artifact.report["success_by_task_type"]
     shown = {

@@ -6,10 +6,8 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError  # not among dagster's exports
 from pydantic import Field
 
 from agentrl_resources.dagster_history import latest_build
@@ -23,11 +21,13 @@ from agentrl_resources.files import (
     write_atomic,
     write_json,
 )
+from agentrl_resources.forkserver import Forked
 from agentrl_resources.preferences import RawRow, read_pairs
 from agentrl_resources.release import Registry
 from agentrl_resources.settings import Settings, load_settings
 from agentrl_resources.source_code import SourceCode
 from agentrl_resources.telemetry import Warehouse, segment_sizes, version_name
+from agentrl_resources.worker import fill
 from agentrl_resources.workflow import Workflow, load_workflow
 
 PROJECT = Path(__file__).parents[1]
@@ -38,6 +38,7 @@ AROUND = (
     "agentrl_assets.project",
     "agentrl_assets.reporting",
     "agentrl_resources.dagster_*",
+    "agentrl_resources.forkserver",
     "agentrl_resources.plotting",
     "agentrl_resources.settings",
 )
@@ -45,11 +46,6 @@ AROUND = (
 changes, no asset is made again."""
 
 _STDERR_LINES = 20
-
-_PATIENT = {"GOMP_SPINCOUNT": "10000"}
-"""Threads that wait for one another soon go to sleep. Spinning for long, as is the default, gains nothing on an idle
-machine, and on one that does something else besides it takes the very core that the others wait for
-(docs/performance.md). The user's own word counts more."""
 
 
 class Workspace(dg.ConfigurableResource):
@@ -265,16 +261,18 @@ class Training(dg.ConfigurableResource):
 
     def _launch(self, context: dg.AssetExecutionContext, stage: str, work: Path) -> None:
         errors = work / "stderr.log"
-        command: list[Any] = [sys.executable, "-m", "agentrl_resources.worker", str(work / "request.json")]
-        # Pipes does not keep what the process says on stderr. The shell only redirects it and then becomes the process.
-        kept = ["sh", "-c", 'exec "$@" 2> "$0"', str(errors), *command]
+        process = Forked(fill, work / "request.json", errors)
         try:
-            dg.PipesSubprocessClient(env=_PATIENT | dict(os.environ)).run(context=context, command=kept)
-        except DagsterPipesExecutionError as failure:
-            lines = errors.read_text(errors="replace").splitlines()
-            said = [line.removeprefix("agentrl: ") for line in lines if line.strip()]
-            raise dg.Failure("\n".join(said[-_STDERR_LINES:]) or str(failure)) from None
+            while (heard := process.read())[0] == "said":
+                context.log.info(f"{stage} runs as process {heard[1]}")
+            if heard[0] == "failed":
+                raise dg.Failure(str(heard[1])) from None
+        except EOFError:
+            lines = [line for line in errors.read_text(errors="replace").splitlines() if line.strip()]
+            said = "\n".join(lines[-_STDERR_LINES:])
+            raise dg.Failure(f"{stage} ended without a word: was it killed?\n{said}".rstrip()) from None
         finally:
+            process.end()
             if errors.exists():
                 sys.stderr.write(errors.read_text(errors="replace"))
 

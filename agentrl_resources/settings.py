@@ -101,10 +101,15 @@ class PreferenceSettings(StrictModel):
 
 
 class ModelSettings(StrictModel):
-    """The model that learns. All but `base` shape the small GPT-OSS model that is built when there is no base."""
+    """The model that learns: a base with its renderer, or else a small one of the size that the other settings say."""
 
     base: str | None = None
-    """Hub id or local folder of a causal language model; nothing means a small GPT-OSS model, made on the spot."""
+    """Hub id or local folder of a causal language model; nothing means a small one, made on the spot."""
+    renderer: str | None = None
+    """How the base's conversations are written: a name of the `renderers` library (`qwen3`, `llama-3`, `glm-4.5`, ...),
+    or `template` for the tokenizer's own chat template; nothing means that it is recognised."""
+    renderer_options: dict[str, Any] = Field(default_factory=dict)
+    """Options of that renderer, by the library's names, such as `enable_thinking: false`."""
     width: Count = 128
     """Hidden size."""
     layers: Count = 4
@@ -221,7 +226,7 @@ class PpoSettings(StrictModel):
     """KL to the SFT checkpoint that the coefficient steers to, in nats per episode."""
     kl_coefficient: NotNegative = 0.1
     """First KL coefficient, in reward per nat."""
-    kl_coefficient_floor: NotNegative = 0.05
+    kl_coefficient_floor: NotNegative = 0.1
     """The KL coefficient never goes below this."""
     kl_ceiling: Positive = 20.0
     """Training stops above this KL, in nats per episode."""

@@ -4,22 +4,19 @@ Many small operations gain little from a second thread, and two threads of Pytho
 with a thread each finish sooner (docs/performance.md).
 """
 
-import multiprocessing
 import os
-import threading
-import time
-import traceback
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from agentrl_resources.errors import AgentRLError
+from agentrl_resources.forkserver import Forked, Say
+
+__all__ = ["Say", "cores", "side_by_side"]
 
 T = TypeVar("T")
-
-Say = Callable[[Any], None]
-"""With which a piece tells how far it is, while it works."""
 
 
 def cores() -> int:
@@ -36,41 +33,26 @@ def side_by_side(work: Callable[[Say, Any], T], pieces: Sequence[Any], heard: Ca
     """
     if len(pieces) == 1:
         return [work(partial(heard, 0), pieces[0])]
-    context = multiprocessing.get_context("spawn")
-    processes, ends = [], []
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when the libraries are loaded, which is before any of our code runs
+    processes: list[Forked] = []
     try:
-        for number, piece in enumerate(pieces):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_do, args=(work, piece, theirs), name=f"piece {number}", daemon=True)
-            process.start()
-            theirs.close()
-            processes.append(process)
-            ends.append(ours)
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-    try:
-        return _gather(ends, heard)
+        processes.extend(Forked(_with_one_thread, (work, piece)) for piece in pieces)
+        return _gather(processes, heard)
     finally:
         for process in processes:
-            process.terminate()
-            process.join()
+            process.end()
 
 
-def _gather(ends: Sequence[Connection], heard: Callable[[int, Any], None]) -> list[Any]:
+def _gather(processes: Sequence[Forked], heard: Callable[[int, Any], None]) -> list[Any]:
+    numbers = {process.connection: number for number, process in enumerate(processes)}
     results: dict[int, Any] = {}
-    while len(results) < len(ends):
-        for end in wait([end for number, end in enumerate(ends) if number not in results]):
-            number = ends.index(end)
+    while len(results) < len(processes):
+        for connection in wait([end for end, number in numbers.items() if number not in results]):
+            number = numbers[cast(Connection, connection)]
             try:
-                kind, content = ends[number].recv()
+                kind, content = processes[number].read()
             except EOFError:
                 raise AgentRLError(
-                    f"piece {number + 1} of {len(ends)} ended without a result: was it killed?"
+                    f"piece {number + 1} of {len(processes)} ended without a result: was it killed?"
                 ) from None
             if kind == "said":
                 heard(number, content)
@@ -78,27 +60,12 @@ def _gather(ends: Sequence[Connection], heard: Callable[[int, Any], None]) -> li
                 raise content
             else:
                 results[number] = content
-    return [results[number] for number in range(len(ends))]
+    return [results[number] for number in range(len(processes))]
 
 
-def _do(work: Callable[[Say, Any], Any], piece: Any, end: Connection) -> None:
-    end_with_parent()
-    try:
-        end.send(("done", work(lambda message: end.send(("said", message)), piece)))
-    except AgentRLError as failure:
-        end.send(("failed", failure))
-    except Exception as failure:  # not every exception can be pickled
-        traceback.print_exc()
-        end.send(("failed", AgentRLError(f"{type(failure).__name__}: {failure}")))
-
-
-def end_with_parent(every_seconds: float = 1.0) -> None:
-    """Ends this process soon after the one that launched it: an orphan would write where the next run does."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(every_seconds)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _with_one_thread(say: Say, call: tuple[Callable[[Say, Any], Any], Any]) -> Any:
+    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded later
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+    work, piece = call
+    return work(say, piece)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import full_disk_is_told, read_json
-from agentrl_resources.side_by_side import end_with_parent
+from agentrl_resources.forkserver import ENVIRONMENT, Say
 from agentrl_resources.stages.request import Progress
 
 EVERY_SECONDS = 1.0
@@ -60,22 +60,18 @@ def run(file: Path) -> None:
     stage(name)(read_request(file, progress))
 
 
+def fill(say: Say, file: Path) -> None:
+    """The same as work for a forked process (`forkserver.Forked`), which says its number."""
+    say(os.getpid())
+    with full_disk_is_told(Path(read_json(file)["output"])):
+        run(file)
+
+
 def main() -> int:
     """Exit status 0; or 1 after one clear error on stderr."""
-    # libraries are told before they are imported: no usage reports, no chatter, no lock-step with a hub
-    os.environ.update(
-        HF_HUB_DISABLE_TELEMETRY="1",
-        TRANSFORMERS_VERBOSITY="error",
-        HF_HUB_DISABLE_PROGRESS_BARS="1",
-        HF_DATASETS_DISABLE_PROGRESS_BARS="1",
-        TOKENIZERS_PARALLELISM="false",
-        TQDM_DISABLE="1",
-    )
-    end_with_parent()
-    request_file = Path(sys.argv[1])
+    os.environ.update(ENVIRONMENT | dict(os.environ))
     try:
-        with full_disk_is_told(Path(read_json(request_file)["output"])):
-            run(request_file)
+        fill(lambda _: None, Path(sys.argv[1]))
     except AgentRLError as error:
         print(f"agentrl: {error}", file=sys.stderr)
         return 1
@@ -83,12 +79,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from dagster_pipes import open_dagster_pipes
-
-    if "DAGSTER_PIPES_CONTEXT" in os.environ:
-        with open_dagster_pipes() as pipes:
-            pipes.log.info(f"stage runs as process {os.getpid()}")
-            status = main()
-    else:
-        status = main()
-    sys.exit(status)
+    sys.exit(main())

@@ -17,7 +17,8 @@ from unittest import mock
 
 import torch
 
-from agentrl_resources.learning import Harmony, attention, new_model, repeatable, train_tokenizer
+from agentrl_resources.families.gpt_oss import Harmony, pointwise, sinks, train_tokenizer
+from agentrl_resources.learning import new_model, repeatable
 from agentrl_resources.learning.batching import model_inputs, pad
 from agentrl_resources.learning.model import device
 from agentrl_resources.learning.muon import MuonWithAdamW
@@ -58,7 +59,7 @@ def batches(size: int, count: int) -> tuple[Harmony, list[dict[str, Any]]]:
 
 
 def short_loss(model: Any, batch: dict[str, Any]) -> Any:
-    return language_loss(model, batch["input_ids"], batch["attention_mask"], batch["labels"])
+    return language_loss(model, batch["input_ids"], batch["labels"])
 
 
 def whole_loss(model: Any, batch: dict[str, Any]) -> Any:
@@ -69,10 +70,16 @@ def whole_loss(model: Any, batch: dict[str, Any]) -> Any:
 def a_key_for_each_sink() -> Iterator[None]:
     class OneMore:
         @staticmethod
-        def apply(*inputs: Any) -> Any:
-            return attention._with_a_key_more(*inputs, 0.0)
+        def apply(query: Any, key: Any, value: Any, sinks: Any, mask: Any, causal: bool, scaling: float) -> Any:
+            return sinks._with_a_key_more(query, key, value, sinks, mask, scaling, 0.0)
 
-    with mock.patch.object(attention, "_WithSinks", OneMore):
+    with mock.patch.object(sinks, "_WithSinks", OneMore):
+        yield
+
+
+@contextmanager
+def left_to_autograd() -> Iterator[None]:
+    with mock.patch.object(pointwise, "_written_out", return_value=False):
         yield
 
 
@@ -83,6 +90,7 @@ class Variant:
     experts: str = "few_experts"
     sinks: Callable[[], AbstractContextManager[None]] = nullcontext
     in_order: bool = True
+    pieces: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 VARIANTS = {
@@ -91,6 +99,7 @@ VARIANTS = {
     "tokens sorted by expert (grouped_mm)": Variant(experts="grouped_mm"),
     "a key more for each sink": Variant(sinks=a_key_for_each_sink),
     "all three": Variant(loss=whole_loss, experts="grouped_mm", sinks=a_key_for_each_sink),
+    "norm, gate and rotation left to autograd": Variant(pieces=left_to_autograd),
     "torch.optim.Muon": Variant(optimizer=WithTorchs),
     "sums in any order": Variant(in_order=False),
 }
@@ -115,7 +124,7 @@ def main() -> None:
             torch.use_deterministic_algorithms(variant.in_order, warn_only=True)
             model, optimizer = trained[name]
             started = time.perf_counter()
-            with variant.sinks():
+            with variant.sinks(), variant.pieces():
                 for batch in inputs:
                     variant.loss(model, batch).backward()
                     optimizer.step()

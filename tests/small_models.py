@@ -3,7 +3,8 @@
 from dataclasses import replace
 from types import MethodType
 
-from agentrl_resources.learning import Harmony, new_model, train_tokenizer
+from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
+from agentrl_resources.learning import new_model
 from agentrl_resources.settings import ModelSettings
 from agentrl_resources.workflow import EpisodeFactory, load_workflow
 

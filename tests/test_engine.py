@@ -8,7 +8,9 @@ import pytest
 from small_models import in_double, small_factory, small_harmony, small_model
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning import Engine, Harmony, Sampler
+from agentrl_resources.families.gpt_oss import Harmony
+from agentrl_resources.learning import Engine, Sampler
+from agentrl_resources.learning import engine as engine_module
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 pytestmark = pytest.mark.numeric
@@ -65,6 +67,44 @@ def test_tokens_are_those_of_a_rollout_whoever_else_is_served(parts: Any, temper
     assert [ids[: len(episode.ids)] for ids, episode in zip(served, alone, strict=True)] == [
         episode.ids for episode in alone
     ]
+
+
+@pytest.mark.parametrize(("ahead", "at_once"), [(0, 7), (0, 2048), (1000, 2048)], ids=["bits", "always", "never"])
+def test_what_is_read_ahead_changes_no_token(
+    parts: Any, monkeypatch: pytest.MonkeyPatch, ahead: int, at_once: int
+) -> None:
+    factory, harmony, model = parts
+    monkeypatch.setattr(engine_module, "READ_AHEAD", ahead)
+    monkeypatch.setattr(engine_module, "READ_AT_ONCE", at_once)
+    tasks = factory.workflow.tasks("train", 9, 5)
+    alone = Sampler(model, harmony, factory).play(tasks, range(9), 1.0, 9)
+    engine = Engine(model, harmony.turn_ends, 4)
+
+    async def all_at_once() -> list[list[int]]:
+        return await asyncio.gather(*(play(engine, parts, task, seed, 1.0) for seed, task in enumerate(tasks)))
+
+    served = asyncio.run(all_at_once())
+    engine.stop()
+    for ids, episode in zip(served, alone, strict=True):
+        assert ids[: len(episode.ids)] == episode.ids
+
+
+def test_a_prompt_takes_one_pass_and_each_token_after_it_another(parts: Any) -> None:
+    factory, harmony, model = parts
+    passes: list[tuple[int, ...]] = []
+
+    class Counted:
+        config, device, dtype = model.config, model.device, model.dtype
+
+        def __call__(self, **inputs: Any) -> Any:
+            passes.append(tuple(inputs["input_ids"].shape))
+            return model(**inputs)
+
+    prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
+    engine = Engine(Counted(), (), rows=1)
+    asyncio.run(engine.turn(engine.open(0, BUDGET), prompt, 1.0, 5))
+    engine.stop()
+    assert passes == [(1, len(prompt) - 1)] + 5 * [(1, 1)]
 
 
 def test_a_closed_conversation_leaves_its_row_and_disturbs_nobody(parts: Any) -> None:

@@ -9,7 +9,7 @@ from environments import play, texts_of, workflow_of
 from hypothesis import given, settings
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning import Harmony, train_tokenizer
+from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
 from agentrl_resources.workflow import EpisodeFactory, Task, request_of
 from agentrl_resources.workflow.opening import opening
 

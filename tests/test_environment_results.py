@@ -26,8 +26,8 @@ import torch
 from environments import calls, play, result_of, returning, seen, workflow_of
 from hypothesis import given, settings
 
+from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
 from agentrl_resources.files import canonical_json
-from agentrl_resources.learning import Harmony, train_tokenizer
 from agentrl_resources.workflow import EpisodeFactory
 from agentrl_resources.workflow.results import CUT, DONE, NoTextError, snapshot
 

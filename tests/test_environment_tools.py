@@ -21,7 +21,7 @@ from environments import calls, play, returning, seen, workflow_of
 from transformers.utils import get_json_schema
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning import Harmony, train_tokenizer
+from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
 from agentrl_resources.workflow import EpisodeFactory, Outcome, Task, ToolRule
 
 

@@ -22,6 +22,26 @@ def test_every_dialect_says_the_same(dialect: str) -> None:
     assert (completion.tokens_in, completion.tokens_out, completion.cut_off) == (11, 7, False)
 
 
+COUNTS = st.none() | st.integers(0, 9)
+
+
+@given(st.lists(st.tuples(COUNTS, COUNTS), max_size=4), st.booleans())
+def test_what_is_not_counted_is_unknown_and_what_is_known_is_the_largest_count(counts: Any, streams: bool) -> None:
+    usages = [
+        {name: n for name, n in zip(("prompt_tokens", "completion_tokens"), one, strict=True) if n is not None}
+        for one in counts
+    ]
+    if streams:
+        data = sse(*HELLO, *({**END, "usage": usage} for usage in usages), END, DONE)
+    else:
+        usages = usages[-1:]
+        data = whole({"content": "x"}, usage=usages[0] if usages else None)
+    known = [[usage[name] for usage in usages if name in usage] for name in ("prompt_tokens", "completion_tokens")]
+    expected = [max(found, default=None) for found in known]
+    found = read(data)
+    assert [found.tokens_in, found.tokens_out] == (expected if any(expected) else [None, None])
+
+
 @given(st.sampled_from(sorted(TEXT)), st.lists(st.integers(0, 4000)))
 @settings(deadline=None, max_examples=150)
 @example("CR LF", list(range(3000)))

@@ -16,6 +16,8 @@ import schemathesis
 from gateways import Running, expert_policy, running, settings_with
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from schemathesis.checks import negative_data_rejection
 from schemathesis.config import SchemathesisConfig
 
 from agentrl_resources.gateway import OnText, Sampling, Turn
@@ -70,12 +72,30 @@ def test_the_description_is_served(served: Running) -> None:
         assert json.load(response) == DESCRIPTION
 
 
+def fits_after_all(case: schemathesis.Case) -> bool:
+    """Whether a body that was to break the description does not: what no kind of a message's parts allows in one place
+    makes it a part of another kind."""
+    assert case.meta is not None
+    broken = [place.value for place, made in case.meta.components.items() if made.mode.is_negative]
+    # the method may be one that the description does not have, which it was to break as well
+    described = DESCRIPTION["paths"][case.operation.path].get(case.method.lower(), {})
+    taken = described.get("requestBody")
+    if broken != ["body"] or taken is None or not isinstance(case.body, dict):
+        return False
+    schema = {**taken["content"]["application/json"]["schema"], "components": DESCRIPTION["components"]}
+    return bool(Draft202012Validator(schema).is_valid(case.body))
+
+
 @api.parametrize()
 @hypothesis.seed(SEED)
 @settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 def test_every_answer_is_one_of_those_that_are_described(case: Any, served: Running, seed: int) -> None:
     """Status, content type and content as described, nothing without the key, and nothing invalid is taken."""
-    response = case.call_and_validate(base_url=served.url, headers={"Authorization": f"Bearer {served.key}"})
+    response = case.call_and_validate(
+        base_url=served.url,
+        headers={"Authorization": f"Bearer {served.key}"},
+        excluded_checks=[negative_data_rejection] if fits_after_all(case) else [],
+    )
     assert served.key not in response.text
 
 

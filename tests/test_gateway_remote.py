@@ -178,6 +178,39 @@ def test_a_streamed_answer_is_the_plain_one_and_both_are_the_servers(remote: Set
     assert (first.tokens_in, first.tokens_out) == (11, 7)
 
 
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}])
+@pytest.mark.parametrize("streams", [False, True])
+def test_tokens_that_no_server_counted_are_unknown_and_so_is_what_they_cost(
+    remote: Setup, streams: bool, usage: Any
+) -> None:
+    message = {"role": "assistant", "content": "Hello"}
+    if streams:
+        remote.champion.answer = breaks_off(
+            chunk({"content": "Hello"}, usage=usage), chunk({}, "stop", usage=usage), b"[DONE]"
+        )
+        text, chunks = remote.streamed()
+        assert text == "Hello"
+        assert all(part.usage is None for part in chunks)
+    else:
+        remote.champion.answer = as_json({**plain(message), "usage": usage})
+        assert remote.ask().usage is None
+    (record,) = remote.records()
+    assert (record.tokens_in, record.tokens_out, record.cost) == (None, None, None)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [
+    ("content_filter", "content_filter"), ("SAFETY", "content_filter"), ("length", "length"), ("max_tokens", "length"),
+])  # fmt: skip
+def test_what_cut_an_answer_off_is_passed_on(remote: Setup, theirs: str, ours: str) -> None:
+    task = FACTORY.workflow.tasks("holdout", 1, 1)[0]
+    episode = {"tools": openai.omit, "extra_body": {"task": {"task_id": task.task_id, "payload": dict(task.payload)}}}
+    remote.champion.answer = says({"content": "Half of"}, theirs)
+    assert remote.ask().choices[0].finish_reason == ours
+    assert remote.ask(**episode).choices[0].finish_reason == ours
+    _, chunks = remote.streamed()
+    assert [part.choices[0].finish_reason for part in chunks if part.choices][-1] == ours
+
+
 def test_a_conversation_with_tools_goes_on_with_our_ids(remote: Setup) -> None:
     """The official client sends back what it got, and the server sees a conversation that hangs together."""
     remote.champion.answer = says(

@@ -4,16 +4,19 @@ import json
 import random
 
 import pytest
+import torch
 from small_models import ROUNDING, expert_episodes, in_double, small_factory, small_harmony, small_model
 
+from agentrl_resources.families import Encoded
 from agentrl_resources.learning import (
-    Encoded,
     EncodedPair,
     RewardModel,
     Sampler,
     chosen_logprobs,
     gae,
     new_scorer,
+    play_in_turns,
+    rollout,
     train_reward_model,
 )
 from agentrl_resources.learning.batching import bucketed_order, micro_batches
@@ -65,7 +68,7 @@ def test_every_turn_of_an_episode_is_read_back_as_it_was_written(harmony, episod
 
 
 def test_a_tools_name_may_have_a_dash(harmony):
-    from agentrl_resources.learning import Harmony
+    from agentrl_resources.families.gpt_oss import Harmony
 
     named = {"name": "get-order", "description": "Finds it.", "parameters": {"type": "object", "properties": {}}}
     dashed = Harmony(harmony.tokenizer, [{"type": "function", "function": named}], None)
@@ -153,6 +156,69 @@ def test_an_episode_does_not_depend_on_the_episodes_around_it(exact, harmony, fa
     assert [apart[order.index(i)].ids for i in range(9)] == [episode.ids for episode in together]
 
 
+def test_policies_that_take_turns_play_what_each_plays_alone_and_pay_for_their_own_passes(
+    exact, harmony, factory, monkeypatch
+):
+    """A clock that only a pass moves: 3 s for one policy and 5 s for the other."""
+    clock = [0.0]
+    monkeypatch.setattr(rollout.time, "process_time", lambda: clock[0])
+
+    class Slow(torch.nn.Module):
+        def __init__(self, seconds):
+            super().__init__()
+            self.model, self.seconds = exact, seconds
+            self.device, self.config = exact.device, exact.config
+
+        def forward(self, **inputs):
+            clock[0] += self.seconds
+            return self.model(**inputs)
+
+    tasks = factory.workflow.tasks("train", 12, 4)
+    alone = Sampler(exact, harmony, factory).play(tasks, range(12), 1.0, concurrency=12)
+    samplers = [Sampler(Slow(seconds), harmony, factory) for seconds in (3.0, 5.0)]
+    first, second = play_in_turns(samplers, tasks, range(12), 1.0)
+    assert [one.ids for one in first] == [one.ids for one in second] == [one.ids for one in alone]
+    at_once = min(one.mask.index(1) for one in alone)  # of every prompt, what one pass reads
+    for episode, seconds in [(one, 3) for one in first] + [(one, 5) for one in second]:
+        tools = sum(call.ms for call in episode.episode.transcript.tool_calls)
+        assert episode.duration_ms == pytest.approx(1000 * seconds * (len(episode.ids) - at_once) + tools)
+
+
+class Forgetful:
+    """A format whose history is written anew at each turn: of all that was said, the last message is left."""
+
+    def __init__(self, harmony):
+        self.tokenizer = harmony.tokenizer
+        self.turn_ends = tuple(range(0, len(harmony.tokenizer), 5))  # an untrained model ends its turn soon
+        self.prompt = lambda messages: harmony.prompt([*messages[:2], *messages[2:][-1:]])
+
+    def bridge(self, prompt, turn, messages):
+        return None
+
+    def read(self, prompt, turn):
+        function = {"name": "get_order", "arguments": {"order_id": str(len(turn))}}
+        return {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+
+
+def test_a_history_that_is_written_anew_forks_the_trajectory(exact, harmony, factory):
+    tasks = factory.workflow.tasks("train", 7, 6)
+    sampler = Sampler(exact, Forgetful(harmony), factory)
+    together = sampler.play(tasks, range(7), 1.0, concurrency=7)
+    apart = sampler.play(tasks, range(7), 1.0, concurrency=2)
+    assert [[row.ids for row in one.rows] for one in together] == [[row.ids for row in one.rows] for one in apart]
+    rows = [row for one in together for row in one.rows]
+    assert len(rows) > 2 * len(tasks)
+    for row, expected in zip(rows, chosen_logprobs(exact, rows, 1.0), strict=True):
+        said = [one for one, chosen in zip(row.logprobs, row.mask, strict=True) if chosen]
+        assert said == pytest.approx(expected, rel=ROUNDING, abs=ROUNDING)
+        assert row.mask[-1] == 1
+    for one in together:
+        assert one.tokens_out == sum(sum(row.mask) for row in one.rows) <= factory.workflow.tool_policy.max_tokens
+        assert one.tokens_in + one.tokens_out == sum(len(row.ids) for row in one.rows)
+        turns = [message for message in one.episode.transcript.messages if message["role"] == "assistant"]
+        assert len(one.rows) in (len(turns), len(turns) + 1)  # the budget may end within a turn
+
+
 def test_gae_equals_its_definition():
     seed = random.randrange(2**32)
     print("seed", seed)
@@ -214,11 +280,13 @@ def test_attention_sinks_receive_the_gradient_of_their_formula():
     torch.testing.assert_close(gradient, expected)
 
 
+@pytest.mark.parametrize("padding_is_told", [True, False])
 @pytest.mark.parametrize("window", [4, 64])
-def test_fused_attention_equals_eager_attention_with_every_gradient(harmony, window):
+def test_fused_attention_equals_eager_attention_with_every_gradient(harmony, window, padding_is_told):
+    """Of padding on the right nobody needs to be told: no token sees what comes after it."""
     import torch
 
-    from agentrl_resources.learning import attention
+    from agentrl_resources.families.gpt_oss import sinks as attention
 
     ids = torch.randint(0, 100, (3, 20), generator=torch.Generator().manual_seed(2))
     mask = torch.ones_like(ids)
@@ -228,15 +296,39 @@ def test_fused_attention_equals_eager_attention_with_every_gradient(harmony, win
     for layer in model.model.layers:
         layer.self_attn.sliding_window = window
     model.config.sliding_window = window
-    for name in ("eager", attention.register()):
+    for name, told in (("eager", True), (attention.register(), padding_is_told)):
         model.set_attn_implementation(name)
         model.zero_grad()
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[mask.bool()]
+        logits = model(input_ids=ids, attention_mask=mask if told else None, use_cache=False).logits[mask.bool()]
         logits.square().mean().backward()
         outcomes[name] = [logits, *(p.grad for p in model.parameters())]
         assert model.model.layers[0].self_attn.sinks.grad.abs().min() > 0
     for eager, fused in zip(*outcomes.values(), strict=True):
         torch.testing.assert_close(fused, eager, rtol=ROUNDING, atol=ROUNDING * eager.abs().max().item())
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_where_the_kernel_cannot_be_used_a_key_more_for_each_sink_gives_the_same(masked):
+    """As with dropout, of which there is next to none here."""
+    import torch
+
+    from agentrl_resources.families.gpt_oss import sinks as attention
+
+    generator = torch.Generator().manual_seed(3)
+    query, key, value, sinks = (
+        torch.randn(*shape, generator=generator, dtype=torch.double).requires_grad_()
+        for shape in ((3, 4, 12, 16), (3, 2, 12, 16), (3, 2, 12, 16), (4,))
+    )
+    module = torch.nn.Module()
+    module.is_causal = True
+    module.__dict__["sinks"] = sinks
+    mask = torch.full((12, 12), float("-inf"), dtype=torch.double).triu(1)[None, None] if masked else None
+    outcomes = []
+    for dropout in (0.0, 1e-14):
+        output, _ = attention.attention(module, query, key, value, mask, scaling=0.25, dropout=dropout)
+        outcomes.append([output, *torch.autograd.grad(output.square().sum(), (query, key, value, sinks))])
+    for kernel, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(other, kernel, rtol=ROUNDING, atol=ROUNDING * kernel.abs().max().item())
 
 
 @pytest.mark.parametrize("queries", [1, 12])
@@ -249,7 +341,7 @@ def test_in_float32_fused_and_eager_attention_are_as_near_to_the_truth_as_roundi
     import torch
     from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward
 
-    from agentrl_resources.learning import attention
+    from agentrl_resources.families.gpt_oss import sinks as attention
 
     size, heads, key_heads, keys, scaling = 16, 4, 2, 12, 16**-0.5
     generator = torch.Generator().manual_seed(5)
@@ -265,7 +357,7 @@ def test_in_float32_fused_and_eager_attention_are_as_near_to_the_truth_as_roundi
     def results(way, dtype):
         query, key, value, sinks = (tensor.to(dtype).requires_grad_() for tensor in given)
         module = torch.nn.Module()
-        module.sinks, module.num_key_value_groups = sinks, heads // key_heads
+        module.sinks, module.num_key_value_groups, module.is_causal = sinks, heads // key_heads, True
         mask = torch.zeros(queries, keys, dtype=dtype).masked_fill(~past, float("-inf"))[None, None]
         output, _ = way(module, query, key, value, mask, scaling=scaling)
         return [output, *torch.autograd.grad((output * upstream.to(dtype)).sum(), (query, key, value, sinks))]

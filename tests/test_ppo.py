@@ -3,12 +3,15 @@
 import json
 import math
 from functools import partial
+from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 from small_models import ROUNDING, in_double, small_critic, small_factory, small_harmony, small_model
 
 from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, adapted_kl_coefficient
 from agentrl_resources.learning import ppo as ppo_module
+from agentrl_resources.learning.rollout import Fork
 from agentrl_resources.settings import PpoSettings
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("bit_for_bit")]
@@ -170,6 +173,30 @@ def test_the_gradient_does_not_depend_on_how_a_minibatch_is_cut_or_ordered(make_
     torch.testing.assert_close(whole, one_by_one, rtol=ROUNDING, atol=ROUNDING * float(whole.abs().max()))
 
 
+def test_an_episode_counts_the_same_in_however_many_rows_it_stands(make_exact_trainer, tasks):
+    """A history that is written anew, and says the same: each token was chosen after what it was chosen after."""
+
+    def prepared(forked):
+        trainer = make_exact_trainer(folder=f"forked {forked}")
+        episodes = trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8)
+        trainer.reward_model = SimpleNamespace(score=lambda episodes: [float(i) for i, _ in enumerate(episodes)])
+        for number, one in enumerate(episodes if forked else []):
+            cut = one.mask.index(1) + 1 + number
+            one.forks.append(Fork(one.ids[:cut], one.mask[:cut], one.logprobs[:cut]))
+            one.mask = [0] * cut + one.mask[cut:]
+        rollout, facts = trainer._prepare(episodes)
+        return rollout, facts, trainer._accumulate(rollout, range(len(rollout.rows)))
+
+    (whole, facts, losses), (cut, cut_facts, cut_losses) = (prepared(forked) for forked in (False, True))
+    assert (len(whole.rows), len(cut.rows)) == (8, 16)
+    assert (facts.pop("forks"), cut_facts.pop("forks")) == (0, 1)
+    assert cut_facts == pytest.approx(facts, rel=ROUNDING, abs=ROUNDING)
+    assert cut_losses == pytest.approx(losses, rel=ROUNDING, abs=ROUNDING)
+    for name in ("logprobs", "advantages", "returns"):
+        apart, together = ([*chain(*getattr(rollout, name))] for rollout in (cut, whole))
+        assert apart == pytest.approx(together, rel=ROUNDING, abs=ROUNDING)
+
+
 def test_the_first_gradient_is_the_policy_gradient_of_the_tokens_that_the_agent_chose(make_exact_trainer, tasks):
     """With ratio 1 everywhere nothing is clipped: the gradient of -sum(advantage * log-probability) / tokens."""
     import torch
@@ -182,7 +209,7 @@ def test_the_first_gradient_is_the_policy_gradient_of_the_tokens_that_the_agent_
 
     trainer.policy.zero_grad()
     total = 0.0
-    for episode, advantages in zip(rollout.episodes, rollout.advantages, strict=True):
+    for episode, advantages in zip(rollout.rows, rollout.advantages, strict=True):
         logprobs = torch.log_softmax(trainer.policy(torch.tensor([episode.ids])).logits[0, :-1], -1)
         chosen = [position for position, agents in enumerate(episode.mask) if agents]
         for position, advantage in zip(chosen, advantages, strict=True):
@@ -285,3 +312,6 @@ def test_the_kl_coefficient_follows_kl_and_keeps_its_floor():
     assert adapted_kl_coefficient(0.2, 4.0, settings) > 0.2 > adapted_kl_coefficient(0.2, 0.5, settings)
     assert adapted_kl_coefficient(0.2, 2.0, settings) == pytest.approx(0.2)
     assert adapted_kl_coefficient(0.05, 0.0, settings) == 0.05
+    # downwards by a tenth at most; upwards by half, or what a run's first quiet iterations took is never made good
+    assert adapted_kl_coefficient(0.2, 0.0, settings) == pytest.approx(0.18)
+    assert adapted_kl_coefficient(0.2, 40.0, settings) == pytest.approx(0.3)

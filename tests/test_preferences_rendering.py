@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import small_factory, small_harmony
 
-from agentrl_resources.learning import Encoded, Harmony
-from agentrl_resources.learning.harmony import as_content
+from agentrl_resources.families import Encoded
+from agentrl_resources.families.gpt_oss import Harmony
+from agentrl_resources.families.gpt_oss.harmony import as_content
 from agentrl_resources.preferences import CleaningRules, Pair, RawRow, clean
 from agentrl_resources.stages.reward import encode_pair
 

@@ -82,7 +82,7 @@ def unedited(copy):
         ("learning/muon.py", "MOMENTUM = 0.95", "MOMENTUM = 0.9", {"sft_checkpoint", "reward_model"}),
         ("learning/reward.py", "SCALE = 10.0", "SCALE = 9.0", {"reward_model", "ppo_policy"}),
         ("learning/rollout.py", "COMPACT_BELOW = 0.8", "COMPACT_BELOW = 0.7", SAMPLING),
-        ("learning/attention.py", 'NAME = "fused_with_sinks"', 'NAME = "fused"', LEARNING | SERVING),
+        ("families/gpt_oss/sinks.py", 'NAME = "fused_with_sinks"', 'NAME = "fused"', LEARNING | SERVING),
         ("learning/engine.py", "rows: int = 64", "rows: int = 32", SERVING),
         ("stages/reward.py", "ENOUGH = 30", "ENOUGH = 20", {"reward_model"}),
         ("stages/__init__.py", "repeatable(request.settings.seed)", "repeatable(0)", {*STAGES}),

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from small_models import small_factory, small_harmony, small_model
 
+from agentrl_resources.families import FORMAT_FILE, Encoded
+from agentrl_resources.families.gpt_oss import Harmony
 from agentrl_resources.files import read_json, read_jsonl, write_json, write_jsonl
-from agentrl_resources.learning import Encoded, EncodedPair, Harmony, SampledEpisode
+from agentrl_resources.learning import EncodedPair, SampledEpisode
 from agentrl_resources.plotting import picture
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings, load_settings
 from agentrl_resources.stages import StageRequest, evaluate, on_policy, ppo, sft
-from agentrl_resources.stages.request import HARMONY_FILE, save_with_format
+from agentrl_resources.stages.request import save_with_format
 from agentrl_resources.stages.reward import (
     encode_pair,
     is_wrong_refusal,
@@ -282,7 +284,7 @@ def test_a_chart_of_success_says_simulated_where_the_workflow_does(
 def test_who_labels_follows_from_the_workflow_and_not_from_where_the_data_are_from(
     source, with_tools, annotators, tmp_path
 ):
-    write_json(tmp_path / HARMONY_FILE, {"uses_tools": with_tools})
+    write_json(tmp_path / FORMAT_FILE, {"uses_tools": with_tools})
     request = request_of(small_factory().workflow if annotators else Without("prefer"), tmp_path)
     preferences = request.settings.preferences.model_copy(update={"source": source})
     settings = request.settings.model_copy(update={"preferences": preferences})

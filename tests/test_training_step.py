@@ -4,8 +4,9 @@ import pytest
 import torch
 from small_models import SMALL, expert_episodes, small_factory, small_harmony, small_model
 
+from agentrl_resources.families.gpt_oss import pointwise
+from agentrl_resources.families.gpt_oss.experts import FEW
 from agentrl_resources.learning.batching import before, chosen_logprobs, logits_where, model_inputs, pad
-from agentrl_resources.learning.experts import FEW
 from agentrl_resources.learning.sft import language_loss
 
 pytestmark = pytest.mark.numeric
@@ -55,7 +56,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_whole_logits(model, episode
     labels = pad([[i if m else -100 for i, m in zip(e.ids, e.mask, strict=True)] for e in episodes], -100)
     logits = model(**inputs).logits[:, :-1]
     plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-    short = language_loss(model, inputs["input_ids"], inputs["attention_mask"], labels)
+    short = language_loss(model, inputs["input_ids"], labels)
     close(short, plain)
     weights = list(model.parameters())
     for ours, theirs in zip(torch.autograd.grad(short, weights), torch.autograd.grad(plain, weights), strict=True):
@@ -77,3 +78,58 @@ def test_chosen_tokens_have_their_own_probability(model, episodes, temperature):
         whole = torch.log_softmax(logits, -1)
         expected = [float(whole[t - 1, episode.ids[t]]) for t in range(1, len(episode.ids)) if episode.mask[t]]
         assert row == pytest.approx(expected, rel=1e-9, abs=1e-11)
+
+
+def plain_norm(x, weight):
+    return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5)
+
+
+def plain_gate(gate_up):
+    """With both clamps at work: of standard normal numbers, some lie beyond 1."""
+    gate, up = gate_up[..., ::2].clamp(max=1.0), gate_up[..., 1::2].clamp(-1.0, 1.0)
+    return (up + 1) * gate * torch.sigmoid(1.7 * gate)
+
+
+def plain_rotation(x, cos, sin):
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["norm", "gate", "rotation", "rotation of a view"])
+def test_what_is_written_out_is_the_formula_with_its_gradients(name, seed):
+    torch.manual_seed(seed)
+    angles = torch.randn(2, 1, 5, 4, dtype=torch.float64)
+    cos, sin = angles.cos(), angles.sin()
+    shapes, ours, plain = {
+        "norm": ([(2, 5, 8), (8,)], lambda x, w: pointwise._Norm.apply(x, w, 1e-5), plain_norm),
+        "gate": ([(7, 3, 8)], lambda x: pointwise._Gate.apply(x, 1.7, 1.0), plain_gate),
+        "rotation": ([(2, 3, 5, 8)], lambda x: pointwise.rotated(x, cos, sin), lambda x: plain_rotation(x, cos, sin)),
+        "rotation of a view": (
+            [(2, 5, 3, 8)],
+            lambda x: pointwise.rotated(x.transpose(1, 2), cos, sin),
+            lambda x: plain_rotation(x.transpose(1, 2), cos, sin),
+        ),
+    }[name]
+    given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    one, other = ours(*given), plain(*given)
+    close(one, other)
+    weight = torch.randn_like(other)
+    found, wanted = (torch.autograd.grad((output * weight).sum(), given) for output in (one, other))
+    for mine, theirs in zip(found, wanted, strict=True):
+        close(mine, theirs)
+
+
+def test_a_gpt_oss_model_computes_what_is_written_out_in_place(harmony):
+    """Built or loaded, its norms and gates are ours; half precision is left to transformers, and so are the others."""
+    from transformers.models.gpt_oss import modeling_gpt_oss
+
+    model = small_model(harmony)
+    norms = [module for module in model.modules() if isinstance(module, modeling_gpt_oss.GptOssRMSNorm)]
+    gates = [module for module in model.modules() if isinstance(module, modeling_gpt_oss.GptOssExperts)]
+    assert {type(one) for one in norms} == {pointwise.Norm}
+    assert {type(one) for one in gates} == {pointwise.Experts}
+    x = torch.randn(3, norms[0].weight.shape[0])
+    assert norms[0](x).grad_fn.name() == "_NormBackward"
+    assert "_Norm" not in norms[0].bfloat16()(x.bfloat16()).grad_fn.name()
+    assert type(pointwise.adopt(torch.nn.Linear(2, 2))) is torch.nn.Linear

@@ -147,10 +147,6 @@ def _in_turn(kinds: Sequence[str]) -> Iterator[str]:
 def _part_of_the_drill(say: Say, piece: tuple[DrillPlan, int, int, list[str]]) -> Drilled:
     """One process's failures, shared out among its lanes as each becomes free."""
     plan, number, processes, kinds = piece
-    if processes > 1:
-        import torch
-
-        torch.set_num_threads(1)
     workflow, arms = plan.arms()
     waiting = iter(kinds)
     lanes = range(number, plan.lanes, processes)
@@ -233,9 +229,8 @@ class _Lane:
                     await self._start_canary(gateway, canary)
                     before = time.time()
                     await customers.answered(HEALTHY_ANSWERS)
-                    if (
-                        gateway.canary is None
-                    ):  # a busy machine may have ended it already, for answers that took too long
+                    # a busy machine may have ended it already, for answers that took too long
+                    if gateway.canary is None:
                         await self._start_canary(gateway, canary)
                     injection = await self._inject(gateway, kind, before)
                     over = time.time()

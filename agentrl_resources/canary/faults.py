@@ -108,7 +108,7 @@ class _Broken:
 
     async def turn(self, messages: Sequence[Message], on_text: OnText | None = None) -> Turn:
         if self._kind == "garbled":
-            return Turn(None, "\N{REPLACEMENT CHARACTER} <|channel|> <|channel|>", 20, 20)
+            return Turn(None, "\N{REPLACEMENT CHARACTER} {{{ [", 20, 20)
         if self._kind == "hanging":
             await asyncio.Event().wait()
         raise RuntimeError("a fault that was injected")

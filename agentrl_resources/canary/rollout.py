@@ -23,7 +23,7 @@ from agentrl_resources.telemetry import Warehouse
 from agentrl_resources.workflow import Workflow
 
 WHO = "canary_rollout"
-LOOK_ANSWERS = 40
+LOOK_ANSWERS = 80
 """The simulated customers' runs are looked at after each so many more answers."""
 SETTLING_RUNS = 500
 """Simulated runs that a promoted release still answers, so that traffic of the new champion is on record too."""

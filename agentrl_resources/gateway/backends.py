@@ -28,15 +28,16 @@ class BackendError(AgentRLError):
 class Turn:
     """One turn of a policy. `message` is None when it cannot be read; `text` is what was written then.
 
-    `ended` is False when the token limit cut it off. `logprobs` is the choice's, as the protocol has it, if they were
-    asked for.
+    `ended` is False when the token limit cut it off, or a filter (`filtered`). `logprobs` is the choice's, as the
+    protocol has it, if they were asked for. Tokens that nobody counted are None.
     """
 
     message: Message | None
     text: str
-    tokens_in: int
-    tokens_out: int
+    tokens_in: int | None
+    tokens_out: int | None
     ended: bool = True
+    filtered: bool = False
     logprobs: Mapping[str, Any] | None = None
 
 

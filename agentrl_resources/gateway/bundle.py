@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,8 @@ from agentrl_resources.gateway.messages import READABLE_PARTS, one_call_a_turn
 from agentrl_resources.workflow import EpisodeFactory, Message, Task
 
 if TYPE_CHECKING:
-    from agentrl_resources.learning import Engine, Harmony
+    from agentrl_resources.families import ChatFormat
+    from agentrl_resources.learning import Engine
 
 
 class BundleBackend:
@@ -25,21 +27,22 @@ class BundleBackend:
     """
 
     def __init__(self, folder: Path, factory: EpisodeFactory, rows: int) -> None:
-        from agentrl_resources.learning import Engine, Harmony, load_policy, load_tokenizer
+        from agentrl_resources.families import format_of, load_format
+        from agentrl_resources.learning import Engine, load_policy, load_tokenizer
 
-        tokenizer = load_tokenizer(folder)
-        self._harmony = Harmony(tokenizer, factory.tools, factory.workflow.instructions)
-        self._engine = Engine(load_policy(folder).eval(), self._harmony.turn_ends, rows)
+        tokenizer, description = load_tokenizer(folder), format_of(folder)
+        self._chat = load_format(tokenizer, description, factory.tools, factory.workflow.instructions)
+        self._engine = Engine(load_policy(folder).eval(), self._chat.turn_ends, rows)
 
         @lru_cache(maxsize=64)
-        def format_of(tools: str, instructions: str | None) -> Harmony:
-            return Harmony(tokenizer, json.loads(tools), instructions)
+        def chat_with(tools: str, instructions: str | None) -> "ChatFormat":
+            return load_format(tokenizer, description, json.loads(tools), instructions)
 
-        self._format_of = format_of
+        self._chat_with = chat_with
 
     def converse(self, task: Task, sampling: Sampling) -> "BundleConversation":
         _refuse_what_it_cannot(sampling)
-        return BundleConversation(self._engine, self._harmony, sampling)
+        return BundleConversation(self._engine, self._chat, sampling)
 
     async def complete(self, body: Mapping[str, Any], sampling: Sampling, on_text: OnText | None = None) -> Turn:
         _refuse_what_it_cannot(sampling)
@@ -51,11 +54,11 @@ class BundleBackend:
             raise BackendError(str(error), "request", "messages") from error
         instructions = [str(message["content"]) for message in messages if message["role"] == "system"]
         try:  # in the client's order: the template writes a schema as it stands
-            harmony = self._format_of(json.dumps([_described(tool) for tool in tools]), "\n".join(instructions) or None)
+            chat = self._chat_with(json.dumps([_described(tool) for tool in tools]), "\n".join(instructions) or None)
         except Exception as error:  # it takes fewer schemas than there are, and fails in its own ways
             said = f"tools: they cannot be shown to the policy of a bundle ({type(error).__name__})"
             raise BackendError(said, "request", "tools") from error
-        conversation = BundleConversation(self._engine, harmony, sampling, _beginning(tools, sampling.tool_choice))
+        conversation = BundleConversation(self._engine, chat, sampling, _beginning(chat, tools, sampling.tool_choice))
         try:
             return await conversation.turn(messages, on_text)
         finally:
@@ -71,66 +74,96 @@ class BundleConversation:
     `beginning` is what the policy finds already written of its first turn.
     """
 
-    def __init__(self, engine: "Engine", harmony: "Harmony", sampling: Sampling, beginning: str = "") -> None:
+    def __init__(self, engine: "Engine", chat: "ChatFormat", sampling: Sampling, beginning: Sequence[int] = ()) -> None:
         self._engine = engine
-        self._harmony = harmony
-        self._temperature = sampling.temperature
-        self._room = engine.model.config.max_position_embeddings
-        """Tokens that the policy can still read and write."""
-        self._limit = min(sampling.max_tokens or self._room, self._room)
+        self._chat = chat
+        self._sampling = sampling
+        self._most = getattr(engine.model.config, "max_position_embeddings", None) or sys.maxsize
+        """Tokens that the policy can read and write."""
+        self._limit = min(sampling.max_tokens or self._most, self._most)
         self._conversation = engine.open(abs(sampling.seed), self._limit)
-        self._beginning = beginning
-        self._begun = False
+        self._beginning = list(beginning)
+        self._messages: list[Message] = []
+        """All that was said, for the day that a history is written anew."""
+        self._ids: list[int] = []
+        self._turn_start = 0
 
     async def turn(self, messages: Sequence[Message], on_text: OnText | None = None) -> Turn:
-        beginning = [] if self._begun else self._harmony.ids(self._beginning)
-        ids = self._harmony.observation(*messages) if self._begun else self._harmony.prompt(messages) + beginning
-        self._room -= len(ids)
-        if self._room < 1:
+        beginning = [] if self._ids else self._beginning
+        ids, read_before = self._next(messages), len(self._ids)
+        ids += beginning
+        room = self._most - len(self._ids) - len(ids)
+        if room < 1:
             said = f"messages: {len(ids)} tokens are more than the policy can still read"
-            raise BackendError(said, "error" if self._begun else "request", "messages")
-        self._begun = True
-        on_token = None if on_text is None else _FinalText(self._harmony, beginning, on_text)
+            raise BackendError(said, "error" if read_before else "request", "messages")
+        self._ids += ids
+        self._turn_start = len(self._ids) - len(beginning)
+        on_token = None if on_text is None else _AnswerText(self._chat, beginning, on_text)
         try:
             sampled = await self._engine.turn(
-                self._conversation, ids, self._temperature, min(self._limit, self._room), on_token
+                self._conversation, ids, self._sampling.temperature, min(self._limit, room), on_token
             )
         except AgentRLError as failure:
             raise BackendError(str(failure)) from failure
-        self._room -= len(sampled)
+        self._ids += sampled
         return self._turn(beginning, sampled, len(ids))
+
+    def _next(self, messages: Sequence[Message]) -> list[int]:
+        """What the policy reads before its next turn."""
+        self._messages += messages
+        if not self._ids:
+            return self._chat.prompt(self._messages)
+        from agentrl_resources.families import read_next
+
+        prompt, turn = self._ids[: self._turn_start], self._ids[self._turn_start :]
+        read = read_next(self._chat, prompt, turn, self._messages, len(messages))
+        if read is not None:
+            return read
+        sampled = self._conversation.sampled
+        self._engine.close(self._conversation)
+        self._conversation = self._engine.open(abs(self._sampling.seed), self._limit, sampled)
+        self._ids = []
+        return self._chat.prompt(self._messages)
 
     def _turn(self, beginning: Sequence[int], sampled: Sequence[int], tokens_in: int) -> Turn:
         written = [*beginning, *sampled]
-        text = self._harmony.tokenizer.decode(written)
-        _, _, answer = text.partition(_FINAL)
-        if not sampled or sampled[-1] not in self._harmony.turn_ends:
+        answer = self._chat.answer(written)
+        if not sampled or sampled[-1] not in self._chat.turn_ends:
             return Turn(None, answer, tokens_in, len(sampled), ended=False)
-        if text.startswith(_FINAL) and beginning:  # it may end its text as it would end a call: there is no call in it
-            message: Message | None = {"role": "assistant", "content": self._harmony.tokenizer.decode(sampled[:-1])}
+        text = self._chat.tokenizer.decode(written)
+        if beginning and beginning == self._chat.begin(None):
+            # it may end its text as it would end a call: there is no call in it
+            message: Message | None = {"role": "assistant", "content": answer}
         else:
-            message = self._harmony.parse(written)
+            message = self._chat.read(self._ids[: self._turn_start], written)
+        if message is not None:
+            self._messages.append(message)
+        else:
+            self._messages.append({"role": "assistant", "content": text, "malformed": True})
         return Turn(message, text, tokens_in, len(sampled))
 
     def close(self) -> None:
         self._engine.close(self._conversation)
 
 
-_FINAL = "<|channel|>final<|message|>"
-_CALL = " to=functions.{}<|channel|>commentary json<|message|>"
-
-
-def _beginning(tools: Sequence[Mapping[str, Any]], choice: str | Mapping[str, Any] | None) -> str:
+def _beginning(
+    chat: "ChatFormat", tools: Sequence[Mapping[str, Any]], choice: str | Mapping[str, Any] | None
+) -> list[int]:
     """What a turn begins with so that it is what `tool_choice` says: an answer, or a call of one tool."""
     if choice == "none" or not tools:
-        return _FINAL
-    if choice is None:
-        return ""
-    names = [choice["function"]["name"]] if isinstance(choice, Mapping) else _names(tools)
-    if len(names) > 1:
-        said = "tool_choice: the policy of a bundle can be made to call one tool, not one of several"
+        begun = chat.begin(None)
+    elif choice is None:
+        return []
+    else:
+        names = [choice["function"]["name"]] if isinstance(choice, Mapping) else _names(tools)
+        if len(names) > 1:
+            said = "tool_choice: the policy of a bundle can be made to call one tool, not one of several"
+            raise BackendError(said, "request", "tool_choice")
+        begun = chat.begin(names[0])
+    if begun is None:
+        said = "tool_choice: how this policy writes leaves what it does to itself"
         raise BackendError(said, "request", "tool_choice")
-    return _CALL.format(names[0])
+    return begun
 
 
 def _described(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,20 +202,20 @@ def _refuse_what_it_cannot_read(messages: Sequence[Mapping[str, Any]], tools: Se
             raise BackendError(f"{where}: the policy of a bundle writes letters, digits, _ and -", "request", where)
 
 
-class _FinalText:
+class _AnswerText:
     """Passes on the text of a final answer as its tokens come. `beginning` is what stands before the first of them."""
 
-    def __init__(self, harmony: "Harmony", beginning: Sequence[int], on_text: OnText) -> None:
-        self._harmony = harmony
+    def __init__(self, chat: "ChatFormat", beginning: Sequence[int], on_text: OnText) -> None:
+        self._chat = chat
         self._on_text = on_text
         self._ids = list(beginning)
         self._sent = 0
 
     def __call__(self, token: int) -> None:
-        if token in self._harmony.turn_ends:
+        if token in self._chat.turn_ends:
             return
         self._ids.append(token)
-        _, found, text = self._harmony.tokenizer.decode(self._ids).partition(_FINAL)
-        if found and not text.endswith("\ufffd"):  # half a character waits for its other half
+        text = self._chat.answer(self._ids)
+        if len(text) > self._sent and not text.endswith("\ufffd"):  # half a character waits for its other half
             self._on_text(text[self._sent :])
             self._sent = len(text)

@@ -103,12 +103,16 @@ class Choice:
         return "".join(self._thought_parts)
 
 
+Counts = tuple[int | None, int | None]
+"""Tokens read and written; None is unknown."""
+
+
 class Usage:
-    """Counts of tokens: what a stream has counted so far only grows."""
+    """Counts of tokens: what a stream has counted so far only grows. What nobody has counted is unknown."""
 
     def __init__(self) -> None:
-        self._counted = [0, 0]
-        self._timed = [0, 0]
+        self._counted: Counts = (None, None)
+        self._timed: Counts = (None, None)
 
     def add(self, *usages: Any) -> None:
         """Malformed when these are no counts."""
@@ -118,19 +122,28 @@ class Usage:
                 written = _count(usage, "completion_tokens", "output_tokens")
                 if written is None and given is not None and (total := _count(usage, "total_tokens")) is not None:
                     written = max(0, total - given)
-                self._counted = [max(self._counted[0], given or 0), max(self._counted[1], written or 0)]
+                self._counted = _larger(self._counted, (given, written))
 
     def add_timings(self, timings: Any) -> None:
         """llama.cpp's, which count a prompt's cached tokens by themselves."""
         if isinstance(timings, Mapping):
-            given = (_count(timings, "prompt_n") or 0) + (_count(timings, "cache_n") or 0)
-            self._timed = [max(self._timed[0], given), max(self._timed[1], _count(timings, "predicted_n") or 0)]
+            given = _count(timings, "prompt_n")
+            if given is not None:
+                given += _count(timings, "cache_n") or 0
+            self._timed = _larger(self._timed, (given, _count(timings, "predicted_n")))
 
     @property
-    def tokens(self) -> tuple[int, int]:
-        """Read and written."""
+    def tokens(self) -> Counts:
+        """Read and written; None is unknown. No prompt has no tokens: a server that says so has not counted."""
         tokens_in, tokens_out = self._counted if any(self._counted) else self._timed
-        return tokens_in, tokens_out
+        return (tokens_in, tokens_out) if tokens_in or tokens_out else (None, None)
+
+
+def _larger(old: Counts, new: Counts) -> Counts:
+    tokens_in, tokens_out = (
+        max((n for n in pair if n is not None), default=None) for pair in zip(old, new, strict=True)
+    )
+    return tokens_in, tokens_out
 
 
 def _count(usage: Mapping[str, Any], *names: str) -> int | None:

@@ -19,10 +19,11 @@ from agentrl_resources.strict_json import parse_json
 MAX_BYTES = 32 * 2**20
 """Larger answers are not read to their end."""
 
-_CUT = frozenset({
+_FILTERED = frozenset({"content_filter", "sensitive", "safety", "guardrail_intervened"})
+_CUT = _FILTERED | {
     "length", "max_tokens", "max_length", "max_output_tokens", "model_length", "model_context_window_exceeded",
-    "context_length_exceeded", "incomplete", "content_filter", "sensitive", "safety", "guardrail_intervened",
-})  # fmt: skip
+    "context_length_exceeded", "incomplete",
+}  # fmt: skip
 """Why a server ends an answer before the model did."""
 _FAILED = frozenset({
     "error", "abort", "aborted", "cancelled", "canceled", "failed", "network_error", "insufficient_system_resource",
@@ -48,20 +49,26 @@ class Completion:
     """A server's answer.
 
     `message` is as the protocol has it: `content` is text, each call in `tool_calls` has an id (which may be empty), a
-    name and arguments as text. It holds thoughts under the server's own name for them; `thinking` is their text.
+    name and arguments as text. It holds thoughts under the server's own name for them; `thinking` is their text. Tokens
+    that the server did not count are None.
     """
 
     message: dict[str, Any]
     thinking: str
     finish: str | None
-    tokens_in: int
-    tokens_out: int
+    tokens_in: int | None
+    tokens_out: int | None
     logprobs: dict[str, Any] | None
 
     @property
     def cut_off(self) -> bool:
         """Whether something else than the model ended it: a limit, or a filter."""
         return self.finish in _CUT
+
+    @property
+    def filtered(self) -> bool:
+        """Whether it was a filter."""
+        return self.finish in _FILTERED
 
 
 class CompletionReader:

@@ -32,7 +32,7 @@ _CHOICE = _object(
         "index": {"const": 0},
         "message": _MESSAGE,
         "logprobs": {"type": ["object", "null"]},
-        "finish_reason": {"enum": ["stop", "length", "tool_calls"]},
+        "finish_reason": {"enum": ["stop", "length", "tool_calls", "content_filter"]},
     }
 )
 _COMPLETION = _object(
@@ -43,7 +43,12 @@ _COMPLETION = _object(
         "model": _TEXT,
         "system_fingerprint": _TEXT,
         "choices": {"type": "array", "minItems": 1, "maxItems": 1, "items": _CHOICE},
-        "usage": _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT}),
+        "usage": {
+            "anyOf": [
+                _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT}),
+                {"type": "null", "description": "The policy's server did not count."},
+            ]
+        },
     }
 )
 _LABELLED = _object({"run_id": _TEXT, "labelled_at": _TEXT})

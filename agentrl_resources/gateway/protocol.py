@@ -20,7 +20,10 @@ def completion(run_id: str, model: str, fingerprint: str, turn: Turn) -> dict[st
     }
 
 
-def usage(turn: Turn) -> dict[str, int]:
+def usage(turn: Turn) -> dict[str, int] | None:
+    """None where the policy's server did not count."""
+    if turn.tokens_in is None or turn.tokens_out is None:
+        return None
     return {
         "prompt_tokens": turn.tokens_in,
         "completion_tokens": turn.tokens_out,
@@ -54,9 +57,9 @@ def last_chunks(run_id: str, model: str, fingerprint: str, turn: Turn, sent: boo
     if delta:
         data += chunk(run_id, model, fingerprint, delta)
     data += chunk(run_id, model, fingerprint, {}, finish, turn.logprobs)
-    if wants_usage:
+    if wants_usage and (counted := usage(turn)) is not None:
         envelope = _envelope(run_id, "chat.completion.chunk", model, fingerprint)
-        data += event({**envelope, "choices": [], "usage": usage(turn)})
+        data += event({**envelope, "choices": [], "usage": counted})
     return data + b"data: [DONE]\n\n"
 
 
@@ -84,4 +87,6 @@ def _reply(turn: Turn, run_id: str) -> tuple[dict[str, Any], str]:
     """The message of an answer, and why it ended."""
     message = turn.message or {"role": "assistant", "content": turn.text}
     reply = {"refusal": None, **to_openai(message, f"call_{run_id[-16:]}")}
-    return reply, ("tool_calls" if reply.get("tool_calls") else "stop") if turn.ended else "length"
+    if not turn.ended:
+        return reply, "content_filter" if turn.filtered else "length"
+    return reply, "tool_calls" if reply.get("tool_calls") else "stop"

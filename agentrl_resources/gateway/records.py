@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from agentrl_resources.gateway.channels import Channel
-from agentrl_resources.gateway.runs import Attempt, Job
+from agentrl_resources.gateway.runs import Attempt, Job, total
 from agentrl_resources.telemetry import RunRecord, Spool
 from agentrl_resources.workflow import Prices, Workflow
 
@@ -59,8 +59,8 @@ def _record(run: Run, workflow: str, prices: Prices | None) -> RunRecord:
     outcome = last.outcome
     success = False if not answered else outcome.success if outcome else None
     calls = [call for attempt in attempts for call in attempt.tool_calls]
-    tokens_in = sum(attempt.tokens_in for attempt in attempts)
-    tokens_out = sum(attempt.tokens_out for attempt in attempts)
+    tokens_in = total(attempt.tokens_in for attempt in attempts)
+    tokens_out = total(attempt.tokens_out for attempt in attempts)
     handed_over = any(attempt.handed_over for attempt in attempts)
     violations = [attempt.outcome.safety_violation for attempt in attempts if attempt.outcome]
     trace: dict[str, Any] = {"messages": last.messages, "tool_calls": calls}

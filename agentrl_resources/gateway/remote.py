@@ -177,7 +177,7 @@ class RemoteConversation:
         completion = await self._backend.ask(body)
         turn = _turn(completion)
         if self._sampling.max_tokens is not None:
-            left = max(1, self._sampling.max_tokens - turn.tokens_out)
+            left = max(1, self._sampling.max_tokens - (turn.tokens_out or 0))
             self._sampling = replace(self._sampling, max_tokens=left)
         if turn.message is None:
             self._messages.append({"role": "assistant", "content": turn.text})
@@ -239,7 +239,8 @@ def _turn(completion: Completion) -> Turn:
     tokens = completion.tokens_in, completion.tokens_out
     said = completion.message
     if completion.cut_off:
-        return Turn(None, said["content"], *tokens, ended=False, logprobs=completion.logprobs)
+        cut = {"ended": False, "filtered": completion.filtered}
+        return Turn(None, said["content"], *tokens, **cut, logprobs=completion.logprobs)
     thinking = {"reasoning_content": completion.thinking} if completion.thinking else {}
     message = from_openai({**said, **thinking})
     return Turn(message, json.dumps(said, ensure_ascii=False), *tokens, logprobs=completion.logprobs)

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -37,8 +37,8 @@ class Attempt:
     """What one arm did for a run, also when it failed on the way."""
 
     turn: Turn | None = None
-    tokens_in: int = 0
-    tokens_out: int = 0
+    tokens_in: int | None = 0
+    tokens_out: int | None = 0
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     outcome: Outcome | None = None
@@ -49,6 +49,16 @@ class Attempt:
     @property
     def tool_errors(self) -> int:
         return sum(call["error"] is not None for call in self.tool_calls)
+
+
+def total(counts: Iterable[int | None]) -> int | None:
+    """The sum, which is unknown as soon as one of them is."""
+    whole = 0
+    for count in counts:
+        if count is None:
+            return None
+        whole += count
+    return whole
 
 
 class Job(Protocol):
@@ -223,9 +233,9 @@ class EpisodeJob:
         try:
             while not episode.done:
                 turn = await conversation.turn(new, told)
-                attempt.tokens_in += turn.tokens_in
-                attempt.tokens_out += turn.tokens_out
-                if not turn.ended or attempt.tokens_out >= self._budget:
+                attempt.tokens_in = total((attempt.tokens_in, turn.tokens_in))
+                attempt.tokens_out = total((attempt.tokens_out, turn.tokens_out))
+                if not turn.ended or (attempt.tokens_out or 0) >= self._budget:
                     episode.stop()
                 if turn.message is None:
                     new = [] if episode.done else [episode.malformed(turn.text)]
@@ -269,7 +279,8 @@ class EpisodeJob:
         """What the client gets of the whole episode."""
         answer = episode.transcript.final_answer
         if answer is None or turn is None or turn.message is None:
-            return Turn(None, "", attempt.tokens_in, attempt.tokens_out, ended=False)
+            filtered = turn is not None and turn.filtered
+            return Turn(None, "", attempt.tokens_in, attempt.tokens_out, ended=False, filtered=filtered)
         _check(turn, self.sampling)
         said: Message = {"role": "assistant", "content": until(answer, self.sampling.stop)}
         if refusal := turn.message.get("refusal"):

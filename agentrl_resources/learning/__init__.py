@@ -1,8 +1,9 @@
-"""Learning: tokenizer and model, SFT, reward model, rollouts, PPO."""
+"""Learning: models, SFT, reward model, rollouts, PPO."""
 
+from agentrl_resources.families import Encoded
+from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
 from agentrl_resources.learning.batching import chosen_logprobs
 from agentrl_resources.learning.engine import Engine
-from agentrl_resources.learning.harmony import Encoded, Harmony
 from agentrl_resources.learning.model import (
     load_policy,
     load_scorer,
@@ -14,9 +15,8 @@ from agentrl_resources.learning.model import (
 from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
 from agentrl_resources.learning.replies import sample_replies
 from agentrl_resources.learning.reward import EncodedPair, RewardModel, train_reward_model
-from agentrl_resources.learning.rollout import SampledEpisode, Sampler
+from agentrl_resources.learning.rollout import SampledEpisode, Sampler, play_in_turns
 from agentrl_resources.learning.sft import train_sft
-from agentrl_resources.learning.tokenizer import train_tokenizer
 
 __all__ = [
     "Encoded",
@@ -37,6 +37,7 @@ __all__ = [
     "load_tokenizer",
     "new_model",
     "new_scorer",
+    "play_in_turns",
     "repeatable",
     "sample_replies",
     "train_reward_model",

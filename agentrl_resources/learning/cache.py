@@ -5,10 +5,13 @@ doubled when they are full, and a layer sees a view of them: everything, or its 
 rows that are equally long), or everything up to the longest row (`row_cache`, for rows that come and go).
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
+
+from agentrl_resources.learning.layers import SLIDING, layer_kinds
 
 FIRST_CAPACITY = 128
 """Tokens that a buffer holds before it is doubled for the first time."""
@@ -53,10 +56,19 @@ class BufferedLayer(DynamicLayer):
 
 def buffered_cache(config: Any) -> Cache:
     """An empty cache for a model with this configuration."""
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-    return Cache(
-        layers=[BufferedLayer(config.sliding_window if kind == "sliding_attention" else None) for kind in kinds]
-    )
+    kinds = layer_kinds(config)
+    return Cache(layers=[BufferedLayer(config.sliding_window if kind == SLIDING else None) for kind in kinds])
+
+
+class _Written(NamedTuple):
+    """What a pass writes: `rows` (n) in ascending order and `places` (n, tokens), where each one's tokens go."""
+
+    rows: Any
+    places: Any
+    high: int
+    """One more than the highest row."""
+    longest: int
+    """Tokens of the longest of the rows, those of this pass included."""
 
 
 class RowLayer(DynamicLayer):
@@ -64,24 +76,22 @@ class RowLayer(DynamicLayer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.places: tuple[Any, Any] = (None, None)
-        """Each row, and where its next token goes: both (rows)."""
-        self.longest = 0
-        """Tokens of the longest row, the next one included."""
+        self.written = _Written(None, None, 0, 0)
 
     def update(self, key_states: Any, value_states: Any, *_: Any, **__: Any) -> tuple[Any, Any]:
-        """Writes one token a row; returns views of all rows up to the longest, which a mask must cut for the others."""
-        rows, longest = len(self.places[0]), self.longest
+        """Writes each row's tokens; returns those rows up to the longest one, which a mask must cut for the others."""
+        rows, places, high, longest = self.written
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys = _buffer(key_states, FIRST_CAPACITY).zero_()
             self.values = _buffer(value_states, FIRST_CAPACITY).zero_()
-        if rows > self.keys.shape[0] or longest > self.keys.shape[2]:
-            self.keys, self.values = (_with_room(old, rows, longest) for old in (self.keys, self.values))
-        every, ends = self.places
-        self.keys[every, :, ends] = key_states[:, :, 0]
-        self.values[every, :, ends] = value_states[:, :, 0]
-        return self.keys[:rows, :, :longest], self.values[:rows, :, :longest]
+        if high > self.keys.shape[0] or longest > self.keys.shape[2]:
+            self.keys, self.values = (_with_room(old, high, longest) for old in (self.keys, self.values))
+        self.keys[rows[:, None], :, places] = key_states.transpose(1, 2)
+        self.values[rows[:, None], :, places] = value_states.transpose(1, 2)
+        if len(rows) == high:  # all of them, in their order: nothing needs to be copied
+            return self.keys[:high, :, :longest], self.values[:high, :, :longest]
+        return self.keys[rows, :, :longest], self.values[rows, :, :longest]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copies a row's first `length` tokens."""
@@ -91,15 +101,20 @@ class RowLayer(DynamicLayer):
 
 
 class RowCache(Cache):
-    """Rows of different lengths; each pass writes one token to each."""
+    """Rows of different lengths, of which a pass writes some or all."""
 
-    def at(self, lengths: Any) -> "RowCache":
-        """The same cache, told where each row's next token goes: `lengths` (rows)."""
+    def at(self, rows: Sequence[int], places: Any) -> "RowCache":
+        """The same cache, told what the next pass writes.
+
+        Args:
+            rows: which ones, in ascending order.
+            places: (rows, tokens), where each one's tokens go.
+        """
         import torch
 
-        places, longest = (torch.arange(len(lengths), device=lengths.device), lengths), int(lengths.max()) + 1
+        written = _Written(torch.tensor(rows, device=places.device), places, rows[-1] + 1, int(places.max()) + 1)
         for layer in self.layers:
-            layer.places, layer.longest = places, longest
+            layer.written = written
         return self
 
     def move(self, source: int, target: int, length: int) -> None:
@@ -110,7 +125,7 @@ class RowCache(Cache):
 
 def row_cache(config: Any) -> RowCache:
     """An empty cache for a model with this configuration."""
-    return RowCache(layers=[RowLayer() for _ in range(config.num_hidden_layers)])
+    return RowCache(layers=[RowLayer() for _ in layer_kinds(config)])
 
 
 def _buffer(like: Any, capacity: int) -> Any:

@@ -1,8 +1,9 @@
 """Serving: conversations that come and go share one model, each at its own place in its own text.
 
 As in a rollout every conversation consumes one token per forward pass, sampled or waiting, so a new one joins between
-two passes without a prefill and one that ends leaves its row to another. Unlike in a rollout the rows have different
-lengths, which a mask hides. Token ids stay in the cache from turn to turn: nothing is tokenised or read twice.
+two passes and one that ends leaves its row to another. Where much is waiting, prompts and what tools said, a pass of
+its own reads it ahead. Unlike in a rollout the rows have different lengths, which a mask hides. Token ids stay in the
+cache from turn to turn: nothing is tokenised or read twice.
 
 It is made for models that fit this machine; large ones are served by a server of their own (vLLM and the like).
 """
@@ -18,10 +19,16 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.learning.batching import upcast
+from agentrl_resources.learning.layers import FULL, SLIDING, masks_for
 
 _COMPUTING = threading.Lock()
 """Engines of one process take turns pass by pass. Threads share one interpreter: two that compute at once hand it over
 at every operation, and together are slower than one after the other (docs/performance.md)."""
+READ_AHEAD = 2
+"""A pass reads ahead when so many tokens are waiting for each conversation that is served. A pass takes about as long
+for one token as for some tens, and one that reads ahead saves each waiting token its place in another pass."""
+READ_AT_ONCE = 2048
+"""Most tokens, padding included, of a pass that reads ahead: what it takes is time in which nobody hears anything."""
 
 
 @dataclass(eq=False)
@@ -76,9 +83,10 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def open(self, seed: int, budget: int) -> Conversation:
-        """A new conversation in which at most `budget` tokens are sampled. Close it when it is over."""
-        return Conversation(seed, budget)
+    def open(self, seed: int, budget: int, sampled: int = 0) -> Conversation:
+        """A new conversation in which at most `budget` tokens are sampled, of which `sampled` were by the conversation
+        that it takes the place of. Close it when it is over."""
+        return Conversation(seed, budget, sampled=sampled)
 
     async def turn(
         self,
@@ -198,20 +206,10 @@ class Engine:
 
     def _step(self) -> None:
         """One token for every conversation that has a turn. The others' rows read a token that nobody will ever see."""
-        import torch
-
         rows = self._placed
-        device = self.model.device
-        fed = [row.pending.popleft() if row.turn else 0 for row in rows]
-        lengths = torch.tensor([row.length for row in rows])
-        output = self.model(
-            input_ids=torch.tensor(fed)[:, None].to(device),
-            position_ids=lengths[:, None].to(device),
-            attention_mask=self._masks(lengths),
-            past_key_values=self._cache.at(lengths.to(device)),
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        self._read_ahead()
+        fed = [[row.pending.popleft() if row.turn else 0] for row in rows]
+        logits = self._pass(range(len(rows)), fed)
         sampling = []
         for position, row in enumerate(rows):
             if row.turn:
@@ -219,23 +217,53 @@ class Engine:
                 if not row.pending:
                     sampling.append(position)
         if sampling:
-            self._sample(sampling, upcast(output.logits[sampling, -1]))
+            self._sample(sampling, upcast(logits[sampling, -1]))
 
-    def _masks(self, lengths: Any) -> dict[str, Any]:
-        """What each row's new token may look at: its own past and itself, or the last of it."""
+    def _read_ahead(self) -> None:
+        """Reads what is waiting, but for each conversation's last token, if that is much."""
+        waiting = {row.position: len(row.pending) - 1 for row in self._placed if row.turn and len(row.pending) > 1}
+        if not waiting or sum(waiting.values()) < READ_AHEAD * sum(row.turn is not None for row in self._placed):
+            return
+        count = min(READ_AT_ONCE, max(waiting.values()))
+        positions = list(waiting)[: READ_AT_ONCE // count]  # the others' turn comes before the next token
+        rows = [self._placed[position] for position in positions]
+        fed = [[row.pending.popleft() for _ in range(min(waiting[row.position], count))] for row in rows]
+        # what pads lies beyond the row's end, where it is overwritten before anything may look at it
+        self._pass(positions, [ids + [0] * (count - len(ids)) for ids in fed])
+        for row, ids in zip(rows, fed, strict=True):
+            row.length += len(ids)
+
+    def _pass(self, positions: Sequence[int], fed: Sequence[Sequence[int]]) -> Any:
+        """Feeds equally many tokens to some rows, in ascending order: logits after the last, (rows, 1, vocabulary)."""
         import torch
 
-        place = torch.arange(int(lengths.max()) + 1)
-        ages = lengths[:, None] - place
-        hidden = {"full_attention": ages < 0}
-        if window := getattr(self.model.config, "sliding_window", None):
-            hidden["sliding_attention"] = (ages < 0) | (ages >= window)
+        device = self.model.device
+        lengths = torch.tensor([self._placed[position].length for position in positions])
+        places = lengths[:, None] + torch.arange(len(fed[0]))
+        return self.model(
+            input_ids=torch.tensor(fed).to(device),
+            position_ids=places.to(device),
+            attention_mask=self._masks(places),
+            past_key_values=self._cache.at(positions, places.to(device)),
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+
+    def _masks(self, places: Any) -> Any:
+        """What each new token may look at: its row's past and itself, or the last of it. `places`: (rows, tokens)."""
+        import torch
+
+        config = self.model.config
+        ages = places[:, :, None] - torch.arange(int(places.max()) + 1)
+        hidden = {FULL: ages < 0}
+        if window := getattr(config, "sliding_window", None):
+            hidden[SLIDING] = (ages < 0) | (ages >= window)
         # in the model's own precision: a finer mask would make the weights finer than the values that they weigh
         added = {
             kind: torch.zeros(mask.shape, dtype=self.model.dtype).masked_fill_(mask, float("-inf"))
             for kind, mask in hidden.items()
         }
-        return {kind: mask[:, None, None].to(self.model.device) for kind, mask in added.items()}
+        return masks_for(config, {kind: mask[:, None].to(self.model.device) for kind, mask in added.items()})
 
     def _sample(self, positions: list[int], logits: Any) -> None:
         """Samples from `logits` (rows that sample, vocabulary) and hands tokens and finished turns out."""

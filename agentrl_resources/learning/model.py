@@ -1,42 +1,18 @@
-"""The networks: a small GPT-OSS model built from settings, or weights the user has; loading and saving them."""
+"""The networks: a small one built from settings, or weights the user has."""
 
 from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
+from agentrl_resources.families import network_of, new_network
 from agentrl_resources.settings import ModelSettings
 
 
 def new_model(settings: ModelSettings, tokenizer: Any) -> Any:
-    """The model that SFT starts from: `settings.base`, or a GPT-OSS model with random weights (float32)."""
-    from transformers import GptOssConfig, GptOssForCausalLM
-
-    from agentrl_resources.learning import attention, experts
-
+    """The model that SFT starts from: `settings.base`, or a built-in one with random weights (float32)."""
     if settings.base is not None:
         return load_policy(settings.base)
-    config = GptOssConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.width,
-        intermediate_size=settings.expert_width,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.kv_heads,
-        head_dim=settings.head_dim,
-        num_local_experts=settings.experts,
-        num_experts_per_tok=settings.experts_per_token,
-        sliding_window=settings.sliding_window,
-        initializer_range=settings.initial_spread,
-        max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        attn_implementation=attention.register(),
-    )
-    model = GptOssForCausalLM(config)
-    model.set_experts_implementation(experts.register())
-    return model.to(device())
+    return _made_ours(new_network(settings, tokenizer))
 
 
 def load_policy(place: str | Path) -> Any:
@@ -94,16 +70,23 @@ def device() -> Any:
 
 
 def _load(model_class: Any, place: str | Path, **arguments: Any) -> Any:
+    from transformers import AutoConfig
     from transformers.utils import logging
-
-    from agentrl_resources.learning import attention, experts
 
     logging.disable_progress_bar()  # a bar for each of a gateway's policies is no news on its terminal
     try:
-        model = model_class.from_pretrained(place, attn_implementation=attention.register(), **arguments)
-    except OSError as error:
+        network = network_of(AutoConfig.from_pretrained(place).model_type)
+        if network is not None:
+            arguments["attn_implementation"] = network.attention()
+        model = model_class.from_pretrained(place, **arguments)
+    except (OSError, ValueError) as error:  # the latter: a kind of model that transformers does not know
         raise AgentRLError(
             f"model `{place}` cannot be loaded: {error}. Name a folder, or a hub id whose weights this machine has."
         ) from error
-    model.set_experts_implementation(experts.register())
-    return model.to(device())
+    return _made_ours(model)
+
+
+def _made_ours(model: Any) -> Any:
+    """The same network on this machine's device, with what its family computes in a way of ours."""
+    network = network_of(model.config.model_type)
+    return (model if network is None else network.adopt(model)).to(device())

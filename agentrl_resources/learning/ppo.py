@@ -16,6 +16,7 @@ because it is what goes wrong elsewhere:
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,10 @@ MAX_SAMPLER_MISMATCH = 0.015
 
 @dataclass
 class Rollout:
-    """What one iteration learns from. Beside the episodes: lists over the tokens that the agent chose in each."""
+    """What one iteration learns from. Beside the rows of all episodes: lists over the tokens that the agent chose in
+    each."""
 
-    episodes: Sequence[Tokens]
+    rows: Sequence[Tokens]
     logprobs: list[list[float]] = field(default_factory=list)
     advantages: list[list[float]] = field(default_factory=list)
     returns: list[list[float]] = field(default_factory=list)
@@ -92,9 +94,13 @@ def returns_to_go(rewards: Sequence[float], discount: float) -> list[float]:
 
 
 def adapted_kl_coefficient(coefficient: float, kl: float, settings: PpoSettings) -> float:
-    """Ziegler et al. 2019's controller with a floor: without one the coefficient decays while KL is low, and KL then
-    jumps past any ceiling within an iteration."""
-    error = min(max(kl / settings.kl_target - 1, -0.2), 0.2)
+    """Ziegler et al. 2019's controller, quicker upwards than down, and with a floor.
+
+    A run starts with no KL at all, which says nothing of what the reward will ask for: without a floor the coefficient
+    decays meanwhile, and KL then jumps past its target within some iterations, in which a coefficient that grows by a
+    tenth at most cannot catch up.
+    """
+    error = min(max(kl / settings.kl_target - 1, -0.2), 1.0)
     return max(coefficient * (1 + 0.5 * error), settings.kl_coefficient_floor)
 
 
@@ -244,24 +250,31 @@ class PpoTrainer:
         if state.score_mean is None or state.score_spread is None:
             state.score_mean, state.score_spread = _mean(scores), max(_spread(scores), 1e-6)
         scored = [bounded_reward((score - state.score_mean) / state.score_spread) for score in scores]
-        reference = chosen_logprobs(self.reference, episodes, settings.temperature)
-        trainer = chosen_logprobs(self.policy, episodes, settings.temperature)
-        values = in_micro_batches(episodes, self._values_of_batch, length=lambda episode: len(episode.ids))
-        rollout = Rollout(episodes)
+        rows_of = [episode.rows for episode in episodes]
+        rows = [row for rows in rows_of for row in rows]
+        answers = zip(
+            (_chosen(row.logprobs, row.mask) for row in rows),
+            chosen_logprobs(self.policy, rows, settings.temperature),
+            chosen_logprobs(self.reference, rows, settings.temperature),
+            in_micro_batches(rows, self._values_of_batch, length=lambda row: len(row.ids)),
+            strict=True,
+        )
+        rollout = Rollout(rows)
         kls, mismatch = [], []
-        for i, episode in enumerate(episodes):
-            logprobs, referred = trainer[i], reference[i]
-            sampled, value = (_chosen(row, episode.mask) for row in (episode.logprobs, values[i]))
-            rollout.logprobs.append(logprobs)
+        for i, own in enumerate(rows_of):
+            # an episode is one sequence of choices, in however many rows they stand
+            sampled, logprobs, referred, value = map(_joined, zip(*islice(answers, len(own)), strict=True))
+            lengths = [sum(row.mask) for row in own]
+            rollout.logprobs += _split(logprobs, lengths)
             mismatch += [math.expm1(new - old) - (new - old) for old, new in zip(sampled, logprobs, strict=True)]
             log_ratio = [new - old for new, old in zip(logprobs, referred, strict=True)]
             kls.append(sum(log_ratio))
             rewards = [-state.kl_coefficient * difference for difference in log_ratio]
             rewards[-1] += scored[i]
-            rollout.advantages.append(gae(rewards, value, settings.discount, settings.gae_lambda))
+            rollout.advantages += _split(gae(rewards, value, settings.discount, settings.gae_lambda), lengths)
             # the critic learns what really followed: with a smaller lambda the reward, which comes at the end, would
             # reach an episode's first tokens only after many iterations (Yuan et al. 2025, decoupled GAE)
-            rollout.returns.append(returns_to_go(rewards, settings.discount))
+            rollout.returns += _split(returns_to_go(rewards, settings.discount), lengths)
         rollout.advantages = _whiten(rollout.advantages)
         outcomes = [episode.episode.outcome for episode in episodes]
         facts = {
@@ -273,6 +286,7 @@ class PpoTrainer:
             "tool_errors": _mean([episode.episode.transcript.tool_errors for episode in episodes]),
             "no_action": _mean([not episode.episode.acted for episode in episodes]),
             "tokens_out": _mean([episode.tokens_out for episode in episodes]),
+            "forks": len(rows) / len(episodes) - 1,
             "sampler_mismatch": _mean(mismatch),
         }
         return rollout, facts
@@ -291,8 +305,10 @@ class PpoTrainer:
         scores = running_scores(self.critic, **scorer_inputs(episodes, self.critic.device))
         return 2.0 * ((scores - self.state.score_mean) / self.state.score_spread / 2.0).tanh()
 
-    def _values_of_batch(self, episodes: Sequence[Tokens]) -> list[list[float]]:
-        return unpadded(self._values(episodes), [episode.ids for episode in episodes])
+    def _values_of_batch(self, rows: Sequence[Tokens]) -> list[list[float]]:
+        """Value before each token that was chosen."""
+        values = unpadded(self._values(rows), [row.ids for row in rows])
+        return [_chosen(of_row, row.mask) for of_row, row in zip(values, rows, strict=True)]
 
     def _logprobs_and_entropy(self, episodes: Sequence[Tokens], mask: Any) -> tuple[Any, Any]:
         """Log-probability of each chosen token, and entropy of what it was chosen from: each (chosen tokens)."""
@@ -316,7 +332,7 @@ class PpoTrainer:
         for epoch in range(settings.epochs):
             # the order of a resumed run must be that of an uninterrupted one: no generator outlives its epoch
             generator = torch.Generator().manual_seed(hash_seed(self.seed, "order", self.state.iteration, epoch))
-            order = torch.randperm(len(rollout.episodes), generator=generator).tolist()
+            order = torch.randperm(len(rollout.rows), generator=generator).tolist()
             for start in range(0, len(order), settings.minibatch):
                 facts = self._accumulate(rollout, order[start : start + settings.minibatch])
                 for name, network in (("gradient_norm", self.policy), ("critic_gradient_norm", self.critic)):
@@ -339,15 +355,15 @@ class PpoTrainer:
         settings = self.settings
         chosen_tokens = sum(len(rollout.logprobs[i]) for i in minibatch)
         sums = {"policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "clip_fraction": 0.0, "approximate_kl": 0.0}
-        for cut in micro_batches([len(rollout.episodes[i].ids) for i in minibatch]):
+        for cut in micro_batches([len(rollout.rows[i].ids) for i in minibatch]):
             group = [minibatch[position] for position in cut]
-            episodes = [rollout.episodes[i] for i in group]
-            mask = pad([episode.mask for episode in episodes]).bool()
-            new, entropy = self._logprobs_and_entropy(episodes, mask)
-            value = self._values(episodes)[mask]
+            rows = [rollout.rows[i] for i in group]
+            mask = pad([row.mask for row in rows]).bool()
+            new, entropy = self._logprobs_and_entropy(rows, mask)
+            value = self._values(rows)[mask]
             old, advantage, target = (
-                new.new_tensor([x for i in group for x in rows[i]])
-                for rows in (rollout.logprobs, rollout.advantages, rollout.returns)
+                new.new_tensor([x for i in group for x in lists[i]])
+                for lists in (rollout.logprobs, rollout.advantages, rollout.returns)
             )
             log_ratio = new - old
             ratio = log_ratio.exp()
@@ -375,6 +391,15 @@ def hash_seed(seed: int, stream: str, *numbers: int) -> int:
 
 def _chosen(row: Sequence[float], mask: Sequence[int]) -> list[float]:
     return [value for value, chosen in zip(row, mask, strict=True) if chosen]
+
+
+def _joined(lists: Sequence[Sequence[float]]) -> list[float]:
+    return [value for one in lists for value in one]
+
+
+def _split(values: Sequence[float], lengths: Sequence[int]) -> list[list[float]]:
+    left = iter(values)
+    return [list(islice(left, length)) for length in lengths]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.families import Encoded
 from agentrl_resources.learning.batching import Tokens, bucketed_order, in_micro_batches, model_inputs, pad, upcast
-from agentrl_resources.learning.harmony import Encoded
 from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
 from agentrl_resources.settings import RewardSettings

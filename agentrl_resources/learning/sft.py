@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.families import Encoded
 from agentrl_resources.learning.batching import before, bucketed_order, logits_where
-from agentrl_resources.learning.harmony import Encoded
 from agentrl_resources.settings import SftSettings
 
 Progress = Callable[[int, int, str], None]
@@ -34,7 +34,7 @@ def train_sft(
         """TRL's trainer, whose loss asks the head only about the tokens that count."""
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-            loss = language_loss(model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+            loss = language_loss(model, inputs["input_ids"], inputs["labels"])
             return (loss, {}) if return_outputs else loss
 
     order = bucketed_order([len(row.ids) for row in train], settings.batch_size, settings.epochs, seed)
@@ -44,7 +44,7 @@ def train_sft(
             per_device_train_batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             warmup_steps=settings.warmup_fraction,
-            router_aux_loss_coef=0.0,  # GPT-OSS's default of 0.9 outweighs the language loss in a model of four experts
+            router_aux_loss_coef=0.0,  # a default of 0.9 outweighs the language loss in a model of four experts
             max_length=None,
             seed=seed,
             **trainer_arguments(work),
@@ -60,17 +60,17 @@ def train_sft(
     return {"loss": logged, "holdout_loss": trainer.evaluate()["eval_loss"]}
 
 
-def language_loss(model: Any, ids: Any, mask: Any, labels: Any) -> Any:
+def language_loss(model: Any, ids: Any, labels: Any) -> Any:
     """Mean cross-entropy, nats per token, over the tokens that have a label (not -100).
 
-    `ids`, `mask`, `labels`: (batch, tokens), padded on the right.
+    `ids`, `labels`: (batch, tokens), padded on the right.
     """
     from torch.nn.functional import cross_entropy
 
     counts = labels != -100
     counts[:, 0] = False  # nothing predicts it
-    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-    return cross_entropy(logits_where(model, inputs, before(counts)), labels[counts])
+    asked = logits_where(model, {"input_ids": ids, "use_cache": False}, before(counts))
+    return cross_entropy(asked, labels[counts])
 
 
 def optimizer_for(model: Any, learning_rate: float, matrix_learning_rate: float | None) -> Any:

@@ -46,9 +46,6 @@ def run(request: StageRequest) -> None:
 
 
 def _tried(say: Say, piece: tuple[Path, Callable[[StageRequest, Say], dict[str, Any]]]) -> dict[str, Any]:
-    import torch
-
-    torch.set_num_threads(1)
     file, work = piece
     return work(read_request(file, lambda *_: None), say)
 
@@ -106,5 +103,5 @@ def draw(path: Path, name: str, report: dict[str, Any]) -> None:
             axes.set_yscale("log")
             axes.set_ylim(1e-3, 1e6)
             axes.set(title=f"Evidence: {meaning}", xlabel="canary sessions; dotted: proven at 20", ylabel="e-value")
-        panels[0].legend(fontsize=7)
+        panels[1].legend(fontsize=7, loc="upper left")  # where harm would be proven before anything is known: free
         panels[0].figure.suptitle(f"Canary, {name}: {report['action']} (simulated customers)", fontsize=10)

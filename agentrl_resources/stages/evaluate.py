@@ -9,10 +9,17 @@ from typing import Any
 
 from agentrl_resources.evaluation import compare_arms, paired
 from agentrl_resources.files import canonical_json, digest_json, read_jsonl
-from agentrl_resources.learning import SampledEpisode, Sampler, chosen_logprobs, hash_seed, load_policy
+from agentrl_resources.learning import (
+    SampledEpisode,
+    Sampler,
+    chosen_logprobs,
+    hash_seed,
+    load_policy,
+    play_in_turns,
+)
 from agentrl_resources.plotting import BASELINE, CANDIDATE, picture
 from agentrl_resources.stages.pieces import Share, in_pieces, share_of
-from agentrl_resources.stages.request import StageRequest, load_harmony
+from agentrl_resources.stages.request import StageRequest, load_chat
 from agentrl_resources.telemetry import RunRecord
 from agentrl_resources.workflow import EpisodeFactory, Task, is_simulated
 
@@ -43,19 +50,18 @@ def _played(request: StageRequest, share: Share, done: Callable[[int], None]) ->
     settings = request.settings
     factory = EpisodeFactory(request.workflow)
     folders = {"baseline": request.inputs["sft_checkpoint"], "candidate": request.inputs["ppo_policy"]}
-    harmony = load_harmony(folders["baseline"], factory)
-    samplers = {arm: Sampler(load_policy(folder).eval(), harmony, factory) for arm, folder in folders.items()}
+    chat = load_chat(folders["baseline"], factory)
+    samplers = {arm: Sampler(load_policy(folder).eval(), chat, factory) for arm, folder in folders.items()}
     records: list[RunRecord] = []
     for temperature in _temperatures(request):
         for suite in SUITES:
             mine = share_of(list(enumerate(_tasks(request, suite))), share)
-            # the arms take turns batch by batch, so that a busy moment of the machine is shared by both
             for start in range(0, len(mine), settings.evaluation.concurrency):
                 batch = mine[start : start + settings.evaluation.concurrency]
                 tasks = [task for _, task in batch]
                 seeds = [hash_seed(settings.seed, "evaluation", number) for number, _ in batch]
-                for arm in ARMS:
-                    episodes = samplers[arm].play(tasks, seeds, temperature, len(batch))
+                played = play_in_turns([samplers[arm] for arm in ARMS], tasks, seeds, temperature)
+                for arm, episodes in zip(ARMS, played, strict=True):
                     kls = _kl(samplers["baseline"].model, episodes, temperature) if arm == "candidate" else None
                     records += _records(request, episodes, kls, arm, suite, temperature)
                     done(len(records))
@@ -70,8 +76,9 @@ def _kl(reference: Any, episodes: Sequence[SampledEpisode], temperature: float) 
     """KL from the reference in nats per episode, estimated on the sampled tokens; greedy decoding has none."""
     if temperature == 0:
         return None
-    expected = chosen_logprobs(reference, episodes, temperature)
-    return [sum(episode.logprobs) - sum(row) for episode, row in zip(episodes, expected, strict=True)]
+    rows = [row for episode in episodes for row in episode.rows]
+    expected = iter(chosen_logprobs(reference, rows, temperature))
+    return [sum(sum(row.logprobs) - sum(next(expected)) for row in episode.rows) for episode in episodes]
 
 
 def _records(

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from agentrl_resources.families import Encoded
 from agentrl_resources.files import digest_json, write_jsonl
-from agentrl_resources.learning import Encoded, SampledEpisode, Sampler, hash_seed, load_policy, sample_replies
+from agentrl_resources.learning import SampledEpisode, Sampler, hash_seed, load_policy, sample_replies
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.stages.pieces import Share, in_pieces, share_of
-from agentrl_resources.stages.request import StageRequest, load_harmony, uses_tools
+from agentrl_resources.stages.request import StageRequest, load_chat, uses_tools
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 QUEUE_REPLY_TOKENS = 128
@@ -74,7 +75,7 @@ def _labelled(request: StageRequest, share: Share, done: Callable[[int], None]) 
     the second worst, and so on: every episode is in one pair at most."""
     settings, options, workflow = request.settings, request.settings.on_policy, request.workflow
     folder, factory = request.inputs["sft_checkpoint"], EpisodeFactory(workflow)
-    sampler = Sampler(load_policy(folder), load_harmony(folder, factory), factory)
+    sampler = Sampler(load_policy(folder), load_chat(folder, factory), factory)
     mine = share_of(list(enumerate(_tasks(request))), share)
     numbers = [number * options.samples_per_task + place
                for number, _ in mine for place in range(options.samples_per_task)]  # fmt: skip
@@ -132,11 +133,11 @@ def _sample(episode: SampledEpisode) -> dict[str, Any]:
 def _queue(request: StageRequest) -> None:
     """Pairs of replies to the user's own prompts, for people to label and add to their preference file."""
     settings, folder = request.settings, request.inputs["sft_checkpoint"]
-    model, harmony = load_policy(folder), load_harmony(folder, EpisodeFactory(request.workflow))
+    model, chat = load_policy(folder), load_chat(folder, EpisodeFactory(request.workflow))
     rows = request.pairs("cleaned_preference_data", "train.jsonl")
     prompts = [pair.prompt for pair in rows[: settings.on_policy.queue]]
     sides = [
-        sample_replies(model, harmony, prompts, settings.on_policy.temperature, QUEUE_REPLY_TOKENS, seed)
+        sample_replies(model, chat, prompts, settings.on_policy.temperature, QUEUE_REPLY_TOKENS, seed)
         for seed in (hash_seed(settings.seed, "queue", side) for side in range(2))
     ]
     queue = [

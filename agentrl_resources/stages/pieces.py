@@ -37,11 +37,7 @@ def share_of(rows: Sequence[Row], share: Share) -> Sequence[Row]:
 
 
 def _piece(say: Say, piece: tuple[Path, Work[T], Share]) -> T:
-    import torch
-
     file, work, share = piece
     request = read_request(file, lambda *_: None)
-    if share[1] > 1:
-        torch.set_num_threads(1)
     repeatable(request.settings.seed)
     return work(request, share, say)

@@ -6,7 +6,7 @@ from typing import Any
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, TrainingState, load_policy, load_scorer
 from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
-from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format, uses_tools
+from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format, uses_tools
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 FIRST_SEED = 1_000
@@ -23,10 +23,10 @@ def run(request: StageRequest) -> None:
             "to train. Give pairs of episodes that call its tools, or stop at the reward model: "
             "agentrl run --select reward_model"
         )
-    harmony = load_harmony(sft, factory)
+    chat = load_chat(sft, factory)
     policy, reference = load_policy(sft), load_policy(sft).eval()
     trainer = PpoTrainer(
-        Sampler(policy, harmony, factory),
+        Sampler(policy, chat, factory),
         reference,
         RewardModel.load(request.inputs["reward_model"]),
         load_scorer(request.inputs["reward_model"]),
@@ -44,7 +44,7 @@ def run(request: StageRequest) -> None:
         request.progress(state.iteration, settings.ppo.iterations + 1, message)  # the last one only measures
 
     state = trainer.train(tasks, progress)
-    save_with_format(policy, harmony, True, request.output)
+    save_with_format(policy, chat, True, request.output)
     draw(request.output, state.history, request.made_up)
     request.report(
         {

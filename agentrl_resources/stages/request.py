@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.families import FORMAT_FILE, ChatFormat, format_of, load_format
 from agentrl_resources.files import read_json, read_jsonl, write_json
-from agentrl_resources.learning import Harmony, load_tokenizer
+from agentrl_resources.learning import load_tokenizer
 from agentrl_resources.preferences import Pair
 from agentrl_resources.settings import Settings, load_settings
 from agentrl_resources.workflow import EpisodeFactory, Workflow, is_simulated, load_workflow
@@ -64,28 +65,26 @@ def read_request(file: Path, progress: Progress) -> StageRequest:
     )
 
 
-HARMONY_FILE = "harmony.json"
-
-
-def load_harmony(folder: Path, factory: EpisodeFactory) -> Harmony:
+def load_chat(folder: Path, factory: EpisodeFactory) -> ChatFormat:
     """The conversation format of a tokenizer or model folder: with the workflow's tools, or plain dialogue."""
-    return make_harmony(load_tokenizer(folder), factory, uses_tools(folder))
+    return make_chat(load_tokenizer(folder), format_of(folder), factory)
 
 
 def uses_tools(folder: Path) -> bool:
     """Whether what a tokenizer or model folder was made from are conversations with the workflow's tools."""
-    return bool(read_json(folder / HARMONY_FILE)["uses_tools"])
+    return bool(format_of(folder)["uses_tools"])
 
 
-def make_harmony(tokenizer: Any, factory: EpisodeFactory, with_tools: bool) -> Harmony:
-    if with_tools:
-        return Harmony(tokenizer, factory.tools, factory.workflow.instructions)
-    return Harmony(tokenizer, None, None, implied=factory.workflow.instructions)
+def make_chat(tokenizer: Any, description: Mapping[str, Any], factory: EpisodeFactory) -> ChatFormat:
+    workflow = factory.workflow
+    if description["uses_tools"]:
+        return load_format(tokenizer, description, factory.tools, workflow.instructions)
+    return load_format(tokenizer, description, None, None, implied=workflow.instructions)
 
 
-def save_with_format(model: Any | None, harmony: Harmony, with_tools: bool, folder: Path) -> None:
+def save_with_format(model: Any | None, chat: ChatFormat, with_tools: bool, folder: Path) -> None:
     """Writes model (if any), tokenizer and conversation format, so that the folder stands alone."""
     if model is not None:
         model.save_pretrained(folder)
-    harmony.tokenizer.save_pretrained(folder)
-    write_json(folder / HARMONY_FILE, {"uses_tools": with_tools})
+    chat.tokenizer.save_pretrained(folder)
+    write_json(folder / FORMAT_FILE, {**chat.describe(), "uses_tools": with_tools})

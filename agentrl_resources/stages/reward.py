@@ -6,12 +6,13 @@ from random import Random
 from typing import Any
 
 from agentrl_resources.evaluation import auc, brier, ece, reliability_bins, wilson
+from agentrl_resources.families import ChatFormat, Encoded
 from agentrl_resources.files import read_jsonl
-from agentrl_resources.learning import Encoded, EncodedPair, Harmony, RewardModel, new_scorer, train_reward_model
+from agentrl_resources.learning import EncodedPair, RewardModel, new_scorer, train_reward_model
 from agentrl_resources.plotting import BASELINE, CANDIDATE, INK, picture
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings
-from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format, uses_tools
+from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format, uses_tools
 from agentrl_resources.workflow import EpisodeFactory, Rubric, Workflow
 
 ENOUGH = 30
@@ -22,43 +23,43 @@ _GATED = {"outcome_differs": "pairs whose outcome differs", "wrong_refusals": "w
 def run(request: StageRequest) -> None:
     settings = request.settings
     sft = request.inputs["sft_checkpoint"]
-    harmony = load_harmony(sft, EpisodeFactory(request.workflow))
+    chat = load_chat(sft, EpisodeFactory(request.workflow))
     history = request.pairs("cleaned_preference_data", "train.jsonl")
     Random(settings.seed).shuffle(history)
     own = request.pairs("on_policy_preference_data", "pairs.jsonl")
     train = history[: settings.reward.history_pairs] + [pair for pair in own if pair.split == "train"]
     holdout = request.pairs("cleaned_preference_data", "holdout.jsonl") + [p for p in own if p.split == "holdout"]
 
-    encoded = [encode_pair(harmony, pair) for pair in train]
+    encoded = [encode_pair(chat, pair) for pair in train]
     reward_model, loss = train_reward_model(
-        new_scorer(sft), harmony.tokenizer, encoded, settings.reward, settings.seed, request.work, request.progress
+        new_scorer(sft), chat.tokenizer, encoded, settings.reward, settings.seed, request.work, request.progress
     )
     samples = list(read_jsonl(request.inputs["on_policy_preference_data"] / "samples.jsonl"))
     report = {
         "pairs_train": {"history": len(train) - sum(p.source == ON_POLICY for p in train),
                         "on_policy": sum(p.source == ON_POLICY for p in train)},
         "loss": loss,
-        **judge_reward_model(reward_model, harmony, holdout, samples, request.workflow),
+        **judge_reward_model(reward_model, chat, holdout, samples, request.workflow),
     }  # fmt: skip
     report["blocks"] = reasons_to_block(report, settings.reward)
     report["not_measured"] = too_few(report)
-    save_with_format(reward_model.scorer, harmony, uses_tools(sft), request.output)
+    save_with_format(reward_model.scorer, chat, uses_tools(sft), request.output)
     _draw(request.output / "calibration.png", report)
     request.report(report)
 
 
-def encode_pair(harmony: Harmony, pair: Pair) -> EncodedPair:
+def encode_pair(chat: ChatFormat, pair: Pair) -> EncodedPair:
     """The two episodes as tokens: as they were sampled where they were sampled here."""
     if pair.source == ON_POLICY:
         return EncodedPair(*(Encoded(**pair.metadata[side]) for side in ("chosen", "rejected")))
     return EncodedPair(
-        *(harmony.encode([*pair.prompt, *side], first_chosen=len(pair.prompt)) for side in (pair.chosen, pair.rejected))
+        *(chat.rows([*pair.prompt, *side], first_chosen=len(pair.prompt))[-1] for side in (pair.chosen, pair.rejected))
     )
 
 
 def judge_reward_model(
     reward_model: RewardModel,
-    harmony: Harmony,
+    chat: ChatFormat,
     holdout: Sequence[Pair],
     samples: Sequence[dict[str, Any]],
     workflow: Workflow,
@@ -71,7 +72,7 @@ def judge_reward_model(
     import numpy as np
 
     rubric, acting = workflow.rubric, workflow.tool_policy.acting_tools
-    encoded = [encode_pair(harmony, pair) for pair in holdout]
+    encoded = [encode_pair(chat, pair) for pair in holdout]
     chosen = np.array(reward_model.score([pair.chosen for pair in encoded]))
     rejected = np.array(reward_model.score([pair.rejected for pair in encoded]))
     differences = chosen - rejected

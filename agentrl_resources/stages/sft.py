@@ -7,7 +7,7 @@ from typing import Any
 from agentrl_resources.learning import Sampler, hash_seed, new_model, train_sft
 from agentrl_resources.plotting import BASELINE, INK, picture
 from agentrl_resources.preferences import Pair
-from agentrl_resources.stages.request import StageRequest, load_harmony, save_with_format
+from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format
 from agentrl_resources.workflow import EpisodeFactory, Rubric
 
 PROBE_TASKS = 240
@@ -17,18 +17,18 @@ HOLDOUT_ROWS = 256
 def run(request: StageRequest) -> None:
     settings = request.settings
     factory = EpisodeFactory(request.workflow)
-    harmony = load_harmony(request.inputs["tokenizer"], factory)
+    chat = load_chat(request.inputs["tokenizer"], factory)
     rubric, given = request.workflow.rubric, request.pairs("cleaned_preference_data", "train.jsonl")
     train = [pair for pair in given if worth_imitating(pair, rubric)]
     holdout = request.pairs("cleaned_preference_data", "holdout.jsonl")[:HOLDOUT_ROWS]
     encoded_train, encoded_holdout = (
-        [harmony.encode([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt)) for pair in pairs]
+        [row for pair in pairs for row in chat.rows([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt))]
         for pairs in (train, holdout)
     )
-    model = new_model(settings.model, harmony.tokenizer)
+    model = new_model(settings.model, chat.tokenizer)
     report: dict[str, Any] = train_sft(
         model,
-        harmony.tokenizer,
+        chat.tokenizer,
         encoded_train,
         encoded_holdout,
         settings.sft,
@@ -39,8 +39,8 @@ def run(request: StageRequest) -> None:
     uses_tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
     report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}
     report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
-    report |= _probe(request, Sampler(model, harmony, factory)) if uses_tools else {"success_by_task_type": {}}
-    save_with_format(model, harmony, uses_tools, request.output)
+    report |= _probe(request, Sampler(model, chat, factory)) if uses_tools else {"success_by_task_type": {}}
+    save_with_format(model, chat, uses_tools, request.output)
     draw(request.output / "training.png", report, request.made_up)
     request.report(report)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from agentrl_resources.workflow.rubric import Rubric
 from agentrl_resources.workflow.sandbox import ToolCall, ToolPolicy
@@ -87,11 +87,21 @@ class Prices:
     per_hand_over: float = 2.50
     per_failure: float = 5.00
 
-    def of(self, tokens_in: int, tokens_out: int, tool_calls: int, handed_over: bool, success: bool) -> float:
-        """EUR for one run."""
+    @overload
+    def of(self, tokens_in: int, tokens_out: int, tool_calls: int, handed_over: bool, success: bool) -> float: ...
+    @overload
+    def of(
+        self, tokens_in: int | None, tokens_out: int | None, tool_calls: int, handed_over: bool, success: bool
+    ) -> float | None: ...
+    def of(
+        self, tokens_in: int | None, tokens_out: int | None, tool_calls: int, handed_over: bool, success: bool
+    ) -> float | None:
+        """EUR for one run; None where tokens have a price and nobody counted them."""
+        if (tokens_in is None and self.per_token_in) or (tokens_out is None and self.per_token_out):
+            return None
         return (
-            tokens_in * self.per_token_in
-            + tokens_out * self.per_token_out
+            (tokens_in or 0) * self.per_token_in
+            + (tokens_out or 0) * self.per_token_out
             + tool_calls * self.per_tool_call
             + handed_over * self.per_hand_over
             + (not success) * self.per_failure

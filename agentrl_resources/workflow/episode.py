@@ -46,7 +46,7 @@ class Episode:
         return observations
 
     def malformed(self, text: str) -> Message:
-        """Records a turn that could not be read as a Harmony message: a tool error the agent gets to see."""
+        """Records a turn that could not be read: a tool error the agent gets to see."""
         self.transcript.messages.append({"role": "assistant", "content": text, "malformed": True})
         return self._observe(ToolCall("malformed", text, None, "malformed message", 0.0), None)
 

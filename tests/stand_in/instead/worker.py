@@ -9,12 +9,14 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agentrl_resources.canary import CanaryRules, CanaryRun, decide
+from agentrl_resources.errors import AgentRLError
 from agentrl_resources.evaluation import EpisodeFacts, Pair, compare_arms
 from agentrl_resources.files import canonical_json, digest_json, read_jsonl, write_json, write_jsonl
 from agentrl_resources.release import Registry
@@ -22,8 +24,9 @@ from agentrl_resources.settings import load_settings
 from agentrl_resources.telemetry import RunRecord, Spool
 
 
-def main(request_file: str) -> None:
-    request = json.loads(Path(request_file).read_text())
+def fill(say: Callable[[int], None], file: Path) -> None:
+    say(os.getpid())
+    request = json.loads(file.read_text())
     stage, output = request["stage"], Path(request["output"])
     with Path(request["progress"]).open("a") as progress:
         line = {"stage": stage, "step": 1, "of": 1, "message": "stands in", "eta_seconds": 0.0, "at": time.time()}
@@ -32,7 +35,7 @@ def main(request_file: str) -> None:
         time.sleep(60)
     if os.environ.get("STAND_IN_FAILS") == stage:
         print("a warning that nobody needs", file=sys.stderr)
-        sys.exit(f"{stage}: the learning rate fell off a cliff. Use a smaller one.")
+        raise AgentRLError(f"{stage}: the learning rate fell off a cliff. Use a smaller one.")
     settings = load_settings(Path(request["workflow_file"]))
     inputs = {name: Path(folder) for name, folder in request["inputs"].items()}
     write_json(
@@ -200,6 +203,3 @@ _STAGES = {
     "rollback_drill": _drill,
     "canary_rollout": _canary,
 }
-
-if __name__ == "__main__":
-    main(sys.argv[1])

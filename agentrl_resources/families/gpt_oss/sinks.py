@@ -20,11 +20,29 @@ NAME = "fused_with_sinks"
 def register() -> str:
     """Makes the attention known to transformers and returns its name, for `attn_implementation`."""
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import eager_mask
 
     AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, eager_mask)
+    AttentionMaskInterface.register(NAME, mask_for)
     return NAME
+
+
+def mask_for(
+    q_length: int,
+    kv_length: int,
+    attention_mask: Any = None,
+    allow_is_causal_skip: bool = True,
+    local_size: int | None = None,
+    **rest: Any,
+) -> Any:
+    """Transformers' mask interface: an additive mask, or None for whole sequences that see all before them."""
+    from transformers.masking_utils import eager_mask
+
+    whole = attention_mask is None and q_length == kv_length and (local_size is None or kv_length <= local_size)
+    if whole and allow_is_causal_skip:
+        return None
+    if local_size is not None:
+        rest["local_size"] = local_size
+    return eager_mask(q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **rest)
 
 
 def attention(
@@ -44,7 +62,8 @@ def attention(
         query: (batch, heads, queries, size).
         key: (batch, key heads, keys, size).
         value: like `key`.
-        attention_mask: additive, (batch or 1, 1, queries, keys), or None when everything is seen.
+        attention_mask: additive, (batch or 1, 1, queries, keys). With None a query sees every key up to its own place;
+            a single one sees them all.
         scaling: factor of the scores.
         dropout: of the attention weights.
 
@@ -54,9 +73,13 @@ def attention(
     if query.shape[2] == 1:
         return _one_query(module, query, key, value, attention_mask, scaling), None
     sinks = module.sinks.to(query.dtype)
+    causal = module.is_causal and query.shape[2] == key.shape[2]
     if query.device.type == "cpu" and dropout == 0:
-        output = _WithSinks.apply(query, key, value, sinks, attention_mask, scaling)
+        # told of it beside the mask, the kernel leaves out what lies ahead
+        output = _WithSinks.apply(query, key, value, sinks, attention_mask, causal, scaling)
     else:
+        if causal and attention_mask is None:
+            attention_mask = query.new_full((query.shape[2],) * 2, float("-inf")).triu(1)[None, None]
         output = _with_a_key_more(query, key, value, sinks, attention_mask, scaling, dropout)
     return output.transpose(1, 2).contiguous(), None
 
@@ -65,13 +88,13 @@ class _WithSinks(torch.autograd.Function):
     """Attention by the CPU's fused kernel, which takes fewer key heads than heads as they are."""
 
     @staticmethod
-    def forward(ctx: Any, query: Any, key: Any, value: Any, sinks: Any, mask: Any, scaling: float) -> Any:
+    def forward(ctx: Any, query: Any, key: Any, value: Any, sinks: Any, mask: Any, causal: bool, scaling: float) -> Any:
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        output, log_sum = attend(query, key, value, attn_mask=mask, scale=scaling)
+        output, log_sum = attend(query, key, value, 0.0, causal, attn_mask=mask, scale=scaling)
         with_sink = torch.logaddexp(log_sum, sinks[:, None].to(log_sum.dtype))
         output = output * (log_sum - with_sink).exp().unsqueeze(-1).to(output.dtype)
         ctx.save_for_backward(query, key, value, output, with_sink, sinks, mask)
-        ctx.scaling = scaling
+        ctx.causal, ctx.scaling = causal, scaling
         return output
 
     @staticmethod
@@ -80,11 +103,11 @@ class _WithSinks(torch.autograd.Function):
         back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
         gradient = gradient.contiguous()
         of_inputs = back(
-            gradient, query, key, value, output, with_sink, 0.0, False, attn_mask=mask, scale=ctx.scaling
-        )  # fmt: skip
+            gradient, query, key, value, output, with_sink, 0.0, ctx.causal, attn_mask=mask, scale=ctx.scaling
+        )
         sink_weights = (sinks[:, None] - with_sink).exp()
         of_sinks = -(sink_weights * (gradient * output).sum(-1)).sum((0, 2))
-        return *of_inputs, of_sinks.to(sinks.dtype), None, None
+        return *of_inputs, of_sinks.to(sinks.dtype), None, None, None
 
 
 def _with_a_key_more(

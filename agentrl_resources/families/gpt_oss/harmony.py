@@ -8,12 +8,12 @@ result before it calls again, so the calls of one turn are written one after the
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from agentrl_resources.learning.tokenizer import harmony_template
+from agentrl_resources.families.base import Encoded, instructions_of, leading, results_of_calls
+from agentrl_resources.families.gpt_oss.tokenizer import harmony_template
 from agentrl_resources.strict_json import parse_json
 from agentrl_resources.workflow import Message
 
@@ -27,17 +27,10 @@ _TURN = re.compile(
 _SPECIAL = re.compile(r"<\|\w+\|>")
 _FORGED = re.compile(r"<\|(?=\w+\|>)")
 _ASSISTANT = "<|start|>assistant"
+_FINAL = "<|channel|>final<|message|>"
+_CALL = " to=functions.{}<|channel|>commentary json<|message|>"
 _EMPTY_USER: Message = {"role": "user", "content": ""}
-_INSTRUCTIONS = ("system", "developer")
 _KEPT_OPENINGS = 256
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Token ids and, for each, whether the agent chose it (1) or it was context (0)."""
-
-    ids: list[int]
-    mask: list[int]
 
 
 class Harmony:
@@ -61,7 +54,7 @@ class Harmony:
         self._plain = self._render([_EMPTY_USER])
         self.opening = self._opening(instructions)
         self._openings = {(text or "").strip(): self.opening for text in (None, instructions, implied)}
-        self.turn_ends: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(["<|call|>", "<|return|>"]))
+        self.turn_ends: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(["<|return|>", "<|call|>"]))
 
     def ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
@@ -91,11 +84,31 @@ class Harmony:
             mask += [int(position is not None and position >= first_chosen)] * len(segment)
         return Encoded(ids, mask)
 
+    def rows(self, messages: Sequence[Message], first_chosen: int = 0) -> list[Encoded]:
+        """See `ChatFormat`: nothing that stands in a conversation is ever written anew."""
+        return [self.encode(messages, first_chosen)]
+
+    def bridge(self, prompt: Sequence[int], turn: Sequence[int], messages: Sequence[Message]) -> list[int] | None:
+        """See `ChatFormat`. A user's next message follows an answer, whose end is another token in history."""
+        return self.observation(*messages) if all(message["role"] == "tool" for message in messages) else None
+
+    def read(self, prompt: Sequence[int], turn: Sequence[int]) -> Message | None:
+        return self.parse(turn)
+
+    def begin(self, choice: str | None) -> list[int] | None:
+        return self.ids(_FINAL if choice is None else _CALL.format(choice))
+
+    def answer(self, turn: Sequence[int]) -> str:
+        return self.tokenizer.decode([token for token in turn if token not in self.turn_ends]).partition(_FINAL)[2]
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"family": "gpt_oss"}
+
     def texts(self, messages: Sequence[Message]) -> list[str]:
         """The conversation's texts without its constant opening, to train a tokenizer on."""
         segments = [text for text, _ in self._segments(messages)[1:]]
         if self._opening_of(messages) != self.opening:
-            segments.append(_leading(messages))
+            segments.append(leading(messages))
         return [text for segment in segments for text in _SPECIAL.split(segment) if text]
 
     def constant_texts(self) -> list[str]:
@@ -105,7 +118,7 @@ class Harmony:
     def _segments(self, messages: Sequence[Message]) -> list[tuple[str, int | None]]:
         """The conversation as texts; those that an assistant wrote carry their message's position, others None."""
         segments: list[tuple[str, int | None]] = [(self._opening_of(messages), None)]
-        written = set(range(len(_begin(messages))))
+        written = set(range(len(instructions_of(messages))))
         for position, message in enumerate(messages):
             if position in written:
                 continue
@@ -140,14 +153,14 @@ class Harmony:
             if text:
                 head += f"<|channel|>{channel}<|message|>{as_content(text)}<|end|>{_ASSISTANT}"
         texts = [self._assistant_text({"role": "assistant", "tool_calls": [call]}) for call in calls]
-        own = _of_calls([call["function"]["name"] for call in calls], [one["name"] for one in results])
+        own = results_of_calls([call["function"]["name"] for call in calls], [one["name"] for one in results])
         return [(head + text if number == 0 else text, own[number]) for number, text in enumerate(texts)]
 
     def _assistant_text(self, message: Message) -> str:
         return self._render([_EMPTY_USER, as_content(message)]).removeprefix(self._plain).removeprefix(_ASSISTANT)
 
     def _opening_of(self, messages: Sequence[Message]) -> str:
-        text = _leading(messages)
+        text = leading(messages)
         if text in self._openings:
             return self._openings[text]
         opening = self._opening(as_content(text))
@@ -207,32 +220,12 @@ def as_content(value: Any) -> Any:
     return [as_content(entry) for entry in value] if isinstance(value, list) else value
 
 
-def _begin(messages: Sequence[Message]) -> list[Message]:
-    return list(takewhile(lambda message: message["role"] in _INSTRUCTIONS, messages))
-
-
-def _leading(messages: Sequence[Message]) -> str:
-    """The system prompt that a conversation begins with."""
-    return "\n".join(message["content"] for message in _begin(messages) if message["content"]).strip()
-
-
 def _results(messages: Sequence[Message], position: int) -> list[int]:
     """Where the results of a turn with several calls stand. A single call's stands behind it anyway."""
     if len(messages[position].get("tool_calls") or ()) < 2:
         return []
     behind = range(position + 1, len(messages))
     return list(takewhile(lambda one: messages[one]["role"] == "tool", behind))
-
-
-def _of_calls(calls: Sequence[str], results: Sequence[str]) -> list[int | None]:
-    """Which result answers which call: the first of its tool's that is left; None for a call without one."""
-    left = dict(enumerate(results))
-    found: list[int | None] = []
-    for name in calls:
-        number = next((number for number, tool in left.items() if tool == name), None)
-        found.append(number)
-        left.pop(number, None)  # type: ignore[arg-type]
-    return found
 
 
 def _user_text(content: str, name: str | None = None) -> str:

@@ -1,0 +1,131 @@
+"""A base model that a user has goes through every stage that learns or samples, to a backend that serves it.
+
+Qwen3 with random weights: what it learns is nothing, but its conversations are written in its own way from the first
+stage to the last.
+"""
+
+import asyncio
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family_samples import network_of, tokenizer_of
+
+from agentrl_resources.families import format_of
+from agentrl_resources.files import read_json, read_jsonl, write_json, write_jsonl
+from agentrl_resources.gateway import BundleBackend, Sampling
+from agentrl_resources.learning import load_policy
+from agentrl_resources.preferences import CleaningRules, clean, read_pairs
+from agentrl_resources.stages import read_request, sft, stage
+from agentrl_resources.workflow import EpisodeFactory, load_workflow
+
+pytestmark = pytest.mark.xdist_group("base models")  # what all of them look at is made once
+
+SETTINGS = """
+workflow: {{target: {target}, baseline: b, reward_model: r, policy_training: ppo_kl}}
+release: {{canary_traffic_percent: 5, gates: [rollback_under_5_minutes]}}
+monitoring: [tool_error_rate]
+model: {{base: {base}}}
+sft: {{epochs: 1, batch_size: 8, learning_rate: 3.0e-3}}
+on_policy: {{tasks: 3, holdout_tasks: 3, samples_per_task: 2}}
+reward: {{epochs: 1, batch_size: 4, history_pairs: 12}}
+ppo: {{iterations: 1, episodes: 6, minibatch: 3, epochs: 1, critic_warmup: 0}}
+"""
+WORKFLOW = '''
+from dataclasses import replace
+from agentrl_resources.workflow.order_desk import OrderDeskWorkflow
+
+class Short(OrderDeskWorkflow):
+    """The built-in desk, whose agents may say little: an untrained one talks until it is stopped."""
+
+    def __init__(self, rubric=None):
+        super().__init__(rubric)
+        self.tool_policy = replace(self.tool_policy, max_tokens=24)
+'''
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What each stage made, by its name."""
+    root = tmp_path_factory.mktemp("base")
+    base = root / "base"
+    tokenizer_of("qwen3").save_pretrained(base)
+    network_of("qwen3", tokenizer_of("qwen3")).save_pretrained(base)
+    (root / "short_desk.py").write_text(WORKFLOW)
+    workflow_file = root / "workflow.yaml"
+    workflow_file.write_text(SETTINGS.format(base=base, target="short_desk:Short"))
+    workflow = load_workflow("order_desk")
+    made = {name: root / name for name in ("cleaned_preference_data", "eval_suite")}
+    write_jsonl(root / "pairs.jsonl", list(workflow.historical_pairs(60, 1)))
+    rows = clean(list(read_pairs(root / "pairs.jsonl")), CleaningRules()).clean
+    for split in ("train", "holdout"):
+        write_jsonl(made["cleaned_preference_data"] / f"{split}.jsonl", [r.to_dict() for r in rows if r.split == split])
+    for suite in ("capability", "adversarial"):
+        write_jsonl(made["eval_suite"] / f"{suite}.jsonl", [task.to_dict() for task in workflow.tasks(suite, 4, 1)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(root)
+        patch.setenv("PYTHONPATH", str(root))  # for the pieces of a stage
+        patch.setattr(sft, "PROBE_TASKS", 6)
+        for name in (
+            "tokenizer", "sft_checkpoint", "on_policy_preference_data", "reward_model", "ppo_policy",
+            "offline_eval_suite",
+        ):  # fmt: skip
+            made[name], work = root / name, root / f"{name} work"
+            for folder in (made[name], work):
+                folder.mkdir()
+            inputs = {other: str(place) for other, place in made.items() if other != name}
+            names = {"baseline": "b", "candidate": "c", "reward_model": "r"}
+            file = root / f"{name}.json"
+            write_json(
+                file,
+                {"workflow_file": str(workflow_file), "rubric": None, "inputs": inputs, "output": str(made[name]),
+                 "work": str(work), "names": names, "parameters": {}},
+            )  # fmt: skip
+            stage(name)(read_request(file, lambda *_: None))
+    return made
+
+
+def test_every_folder_says_how_its_conversations_are_written(folders: dict[str, Path]) -> None:
+    for name in ("tokenizer", "sft_checkpoint", "reward_model", "ppo_policy"):
+        assert format_of(folders[name]) == {"family": "rendered", "renderer": {"name": "qwen3"}, "uses_tools": True}
+    assert load_policy(folders["ppo_policy"]).config.model_type == "qwen3"
+
+
+def test_it_learns_to_write_as_the_data_do(folders: dict[str, Path]) -> None:
+    report = read_json(folders["sft_checkpoint"] / "report.json")
+    assert report["holdout_loss"] < math.log(len(tokenizer_of("qwen3")))  # what is said by who knows nothing
+
+
+def test_what_ppo_learns_from_is_what_was_sampled(folders: dict[str, Path]) -> None:
+    first, _ = read_json(folders["ppo_policy"] / "report.json")["history"]
+    assert abs(first["sampler_mismatch"]) < 1e-6
+    assert first["kl"] == pytest.approx(0, abs=1e-3)
+    assert first["forks"] == 0
+    assert first["gradient_norm"] > 0
+
+
+def test_its_pairs_and_its_evaluation_are_made_of_its_own_tokens(folders: dict[str, Path]) -> None:
+    vocabulary = len(tokenizer_of("qwen3"))
+    samples: list[dict[str, Any]] = list(read_jsonl(folders["on_policy_preference_data"] / "samples.jsonl"))
+    assert samples
+    assert all(token < vocabulary for sample in samples for token in sample["ids"])
+    assert read_json(folders["offline_eval_suite"] / "report.json")["episodes"] == 2 * 2 * 8
+
+
+def test_it_is_served(folders: dict[str, Path]) -> None:
+    factory = EpisodeFactory(load_workflow("order_desk"))
+
+    async def answers() -> list[Any]:
+        backend = BundleBackend(folders["ppo_policy"], factory, 4)
+        body = {"messages": [{"role": "user", "content": "hi"}]}
+        heard: list[str] = []
+        found = [await backend.complete(body, Sampling(7, 1.0, 12), heard.append) for _ in range(2)]
+        await backend.close()
+        return [*found, "".join(heard)]
+
+    first, again, heard = asyncio.run(answers())
+    assert first == again
+    assert 0 < first.tokens_out <= 12
+    said = first.message["content"] if first.message else first.text
+    assert heard == 2 * said or "\ufffd" in said
