@@ -313,6 +313,14 @@ class CanarySettings(StrictModel):
     """Simulated customers that ask at the same time."""
 
 
+class ComputeSettings(StrictModel):
+    """What the work is done with. Results do not depend on it, but for rounding."""
+
+    training_processes: Count | None = None
+    """Processes that share each step of SFT, reward model and PPO, as far as the batch can be divided;
+    nothing: two for the built-in model on a processor that has the cores, and one otherwise."""
+
+
 class Settings(StrictModel):
     """Everything that `workflow.yaml` can say."""
 
@@ -332,6 +340,7 @@ class Settings(StrictModel):
     rollback: RollbackSettings = RollbackSettings()
     gateway: GatewaySettings = GatewaySettings()
     canary: CanarySettings = CanarySettings()
+    compute: ComputeSettings = ComputeSettings()
 
     def section_digest(self, *names: str) -> str:
         """Digest of the named sections: part of the code version of every asset that reads them."""

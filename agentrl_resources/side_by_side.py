@@ -27,15 +27,16 @@ def cores() -> int:
 def side_by_side(work: Callable[[Say, Any], T], pieces: Sequence[Any], heard: Callable[[int, Any], None]) -> list[T]:
     """`work(say, piece)` for each piece, each in a process of its own; the results in the order of the pieces.
 
-    `work`, pieces and results are pickled. `heard(number, message)` is called here with what each piece says. A single
-    piece is done in this process. AgentRLError of a piece is raised here; so is one for a process that was killed. When
-    one piece fails the others are ended.
+    They divide the cores among them. `work`, pieces and results are pickled. `heard(number, message)` is called here
+    with what each piece says. A single piece is done in this process. AgentRLError of a piece is raised here; so is one
+    for a process that was killed. When one piece fails the others are ended.
     """
     if len(pieces) == 1:
         return [work(partial(heard, 0), pieces[0])]
     processes: list[Forked] = []
     try:
-        processes.extend(Forked(_with_one_thread, (work, piece)) for piece in pieces)
+        threads = max(1, cores() // len(pieces))
+        processes.extend(Forked(_with_threads, (threads, work, piece)) for piece in pieces)
         return _gather(processes, heard)
     finally:
         for process in processes:
@@ -63,9 +64,9 @@ def _gather(processes: Sequence[Forked], heard: Callable[[int, Any], None]) -> l
     return [results[number] for number in range(len(processes))]
 
 
-def _with_one_thread(say: Say, call: tuple[Callable[[Say, Any], Any], Any]) -> Any:
-    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded later
+def _with_threads(say: Say, call: tuple[int, Callable[[Say, Any], Any], Any]) -> Any:
+    threads, work, piece = call
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries that are loaded later
     if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(1)
-    work, piece = call
+        torch.set_num_threads(threads)
     return work(say, piece)

@@ -155,7 +155,7 @@ def test_the_gradient_does_not_depend_on_how_a_minibatch_is_cut_or_ordered(make_
 
     trainer = make_exact_trainer()
     episodes = trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8)
-    rollout, _ = trainer._prepare(episodes)
+    rollout, _ = trainer._prepare([episode.played for episode in episodes])
 
     def gradient(minibatch, tokens):
         cut = ppo_module.micro_batches
@@ -184,7 +184,7 @@ def test_an_episode_counts_the_same_in_however_many_rows_it_stands(make_exact_tr
             cut = one.mask.index(1) + 1 + number
             one.forks.append(Fork(one.ids[:cut], one.mask[:cut], one.logprobs[:cut]))
             one.mask = [0] * cut + one.mask[cut:]
-        rollout, facts = trainer._prepare(episodes)
+        rollout, facts = trainer._prepare([episode.played for episode in episodes])
         return rollout, facts, trainer._accumulate(rollout, range(len(rollout.rows)))
 
     (whole, facts, losses), (cut, cut_facts, cut_losses) = (prepared(forked) for forked in (False, True))
@@ -202,7 +202,7 @@ def test_the_first_gradient_is_the_policy_gradient_of_the_tokens_that_the_agent_
     import torch
 
     trainer = make_exact_trainer()
-    rollout, _ = trainer._prepare(trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8))
+    rollout, _ = trainer._prepare(trainer._play(list(zip(tasks(0, 8), range(8), strict=True))))
     rollout.advantages = [[1.0 + 0.1 * t - 0.3 * i for t in range(len(row))] for i, row in enumerate(rollout.logprobs)]
     facts = trainer._accumulate(rollout, range(8))
     ours = [None if p.grad is None else p.grad.clone() for p in trainer.policy.parameters()]
@@ -232,7 +232,7 @@ def test_a_critic_with_the_reward_models_weights_values_a_whole_episode_at_its_r
     trainer = make_exact_trainer(reward=RewardModel(scorer))
     trainer.critic = scorer
     episodes = trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8)
-    rollout, facts = trainer._prepare(episodes)
+    rollout, facts = trainer._prepare([episode.played for episode in episodes])
     with torch.inference_mode():
         values = trainer._values(episodes)[:, -1]
     assert values.mean().item() == pytest.approx(facts["score"], rel=ROUNDING, abs=ROUNDING)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.side_by_side import side_by_side
+from agentrl_resources.side_by_side import cores, side_by_side
 from agentrl_resources.stages.pieces import share_of
 
 
@@ -48,9 +48,10 @@ def test_a_single_piece_needs_no_process():
     assert side_by_side(squared, [4], lambda *_: None) == [(os.getpid(), 16)]
 
 
-def test_each_piece_has_one_thread_and_this_process_keeps_its_own(monkeypatch):
+def test_pieces_divide_the_cores_and_this_process_keeps_its_own(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert side_by_side(threads, [1, 2], lambda *_: None) == [(1, "1")] * 2
+    share = max(1, cores() // 2)
+    assert side_by_side(threads, [1, 2], lambda *_: None) == [(share, str(share))] * 2
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 

@@ -13,6 +13,7 @@ from agentrl_resources.learning.model import (
     repeatable,
 )
 from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
+from agentrl_resources.learning.ranks import Ranks, meeting
 from agentrl_resources.learning.replies import sample_replies
 from agentrl_resources.learning.reward import EncodedPair, RewardModel, train_reward_model
 from agentrl_resources.learning.rollout import SampledEpisode, Sampler, play_in_turns
@@ -24,6 +25,7 @@ __all__ = [
     "Engine",
     "Harmony",
     "PpoTrainer",
+    "Ranks",
     "RewardModel",
     "SampledEpisode",
     "Sampler",
@@ -35,6 +37,7 @@ __all__ = [
     "load_policy",
     "load_scorer",
     "load_tokenizer",
+    "meeting",
     "new_model",
     "new_scorer",
     "play_in_turns",

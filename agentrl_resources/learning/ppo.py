@@ -16,6 +16,7 @@ because it is what goes wrong elsewhere:
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from agentrl_resources.learning.batching import (
     unpadded,
 )
 from agentrl_resources.learning.checkpoints import load_checkpoint, load_latest_checkpoint, save_checkpoint
+from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.reward import RewardModel, running_scores, scorer_inputs
-from agentrl_resources.learning.rollout import SampledEpisode, Sampler
+from agentrl_resources.learning.rollout import Played, Sampler
 from agentrl_resources.settings import PpoSettings
 from agentrl_resources.workflow import Task
 
@@ -126,6 +128,8 @@ class PpoTrainer:
         settings: see `PpoSettings`.
         seed: decides tasks' sampling and minibatches.
         checkpoint: folder that holds the last complete iteration.
+        ranks: who trains together. Each is given the same, plays and scores its part of the episodes, and computes its
+            part of every gradient.
     """
 
     def __init__(
@@ -137,6 +141,7 @@ class PpoTrainer:
         settings: PpoSettings,
         seed: int,
         checkpoint: Path,
+        ranks: Ranks = ALONE,
     ) -> None:
         import torch
 
@@ -148,6 +153,7 @@ class PpoTrainer:
         self.settings = settings
         self.seed = seed
         self.checkpoint = checkpoint
+        self.ranks = ranks
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": list(self.policy.parameters()), "lr": settings.learning_rate},
@@ -174,7 +180,9 @@ class PpoTrainer:
             tasks: (iteration, count) -> tasks to roll out.
             progress: called after each iteration.
         """
-        if not self._resume():
+        resumed = self._resume()
+        self.ranks.wait()  # or one would find what another has only now begun
+        if not resumed:
             self._save()
         while self.state.iteration <= self.settings.iterations and self.state.stopped is None:
             self._iterate(tasks(self.state.iteration, self.settings.episodes))
@@ -190,7 +198,9 @@ class PpoTrainer:
             "optimizer": self.optimizer.state_dict(),
             "mean": self.mean,
         }
-        save_checkpoint(self.checkpoint, self.state.iteration, {**weights, "state": asdict(self.state)})
+        if self.ranks.number == 0:
+            save_checkpoint(self.checkpoint, self.state.iteration, {**weights, "state": asdict(self.state)})
+        self.ranks.wait()
 
     def _resume(self) -> bool:
         """Goes back to the last complete iteration, if there is one."""
@@ -212,8 +222,7 @@ class PpoTrainer:
         if state.iteration == settings.iterations and self.mean:
             self.policy.load_state_dict(self.mean)
         seeds = [hash_seed(self.seed, "rollout", state.iteration, index) for index in range(len(tasks))]
-        episodes = self.sampler.play(tasks, seeds, settings.temperature, concurrency=len(tasks))
-        rollout, facts = self._prepare(episodes)
+        rollout, facts = self._prepare(self.ranks.each(self._play, list(zip(tasks, seeds, strict=True))))
         stop = self._reason_to_stop(facts)
         if stop is not None:
             self._restore(load_checkpoint(self.checkpoint, max(0, state.iteration - 1)))
@@ -235,6 +244,14 @@ class PpoTrainer:
         state.iteration += 1
         state.stopped = stop
 
+    def _play(self, tasks: Sequence[tuple[Task, int]]) -> list[Played]:
+        """One episode for each task with its seed."""
+        if not tasks:
+            return []
+        own, seeds = zip(*tasks, strict=True)
+        episodes = self.sampler.play(own, seeds, self.settings.temperature, concurrency=len(own))
+        return [episode.played for episode in episodes]
+
     def _average(self, count: int) -> None:
         """Takes the present weights into their mean as the `count`-th; before the first there is nothing to do."""
         if count > 0:
@@ -243,10 +260,11 @@ class PpoTrainer:
                 weights[name] = before + (weights[name] - before) / count
             self.mean = weights
 
-    def _prepare(self, episodes: Sequence[SampledEpisode]) -> tuple[Rollout, dict[str, float]]:
+    def _prepare(self, episodes: Sequence[Played]) -> tuple[Rollout, dict[str, float]]:
         """Rewards, advantages, and the facts about this rollout that a person watches."""
         state, settings = self.state, self.settings
-        scores = self.reward_model.score(episodes)
+        # a history that was written anew ends with what all of it led to
+        scores = self.ranks.each(self.reward_model.score, [episode.rows[-1] for episode in episodes])
         if state.score_mean is None or state.score_spread is None:
             state.score_mean, state.score_spread = _mean(scores), max(_spread(scores), 1e-6)
         scored = [bounded_reward((score - state.score_mean) / state.score_spread) for score in scores]
@@ -254,9 +272,11 @@ class PpoTrainer:
         rows = [row for rows in rows_of for row in rows]
         answers = zip(
             (_chosen(row.logprobs, row.mask) for row in rows),
-            chosen_logprobs(self.policy, rows, settings.temperature),
-            chosen_logprobs(self.reference, rows, settings.temperature),
-            in_micro_batches(rows, self._values_of_batch, length=lambda row: len(row.ids)),
+            *(
+                self.ranks.each(partial(chosen_logprobs, model, temperature=settings.temperature), rows)
+                for model in (self.policy, self.reference)
+            ),
+            self.ranks.each(self._values_of, rows),
             strict=True,
         )
         rollout = Rollout(rows)
@@ -276,15 +296,14 @@ class PpoTrainer:
             # reach an episode's first tokens only after many iterations (Yuan et al. 2025, decoupled GAE)
             rollout.returns += _split(returns_to_go(rewards, settings.discount), lengths)
         rollout.advantages = _whiten(rollout.advantages)
-        outcomes = [episode.episode.outcome for episode in episodes]
         facts = {
             "raw_score": _mean(scores),  # bounding would hide a value that is not finite
             "score": _mean(scored),
             "kl": _mean(kls),
-            "success": _mean([outcome.success for outcome in outcomes]),
-            "safety_violations": _mean([outcome.safety_violation for outcome in outcomes]),
-            "tool_errors": _mean([episode.episode.transcript.tool_errors for episode in episodes]),
-            "no_action": _mean([not episode.episode.acted for episode in episodes]),
+            "success": _mean([episode.success for episode in episodes]),
+            "safety_violations": _mean([episode.safety_violation for episode in episodes]),
+            "tool_errors": _mean([episode.tool_errors for episode in episodes]),
+            "no_action": _mean([not episode.acted for episode in episodes]),
             "tokens_out": _mean([episode.tokens_out for episode in episodes]),
             "forks": len(rows) / len(episodes) - 1,
             "sampler_mismatch": _mean(mismatch),
@@ -304,6 +323,9 @@ class PpoTrainer:
         """Value before each token was chosen, bounded like the reward: (batch, tokens)."""
         scores = running_scores(self.critic, **scorer_inputs(episodes, self.critic.device))
         return 2.0 * ((scores - self.state.score_mean) / self.state.score_spread / 2.0).tanh()
+
+    def _values_of(self, rows: Sequence[Tokens]) -> list[list[float]]:
+        return in_micro_batches(rows, self._values_of_batch, length=lambda row: len(row.ids))
 
     def _values_of_batch(self, rows: Sequence[Tokens]) -> list[list[float]]:
         """Value before each token that was chosen."""
@@ -349,13 +371,15 @@ class PpoTrainer:
         return {**{name: total / steps for name, total in totals.items()}, "finite": 1.0}
 
     def _accumulate(self, rollout: Rollout, minibatch: Sequence[int]) -> dict[str, float]:
-        """Gradient of one minibatch's loss: sums over its chosen tokens divided by their number, however it is cut."""
+        """Gradient of one minibatch's loss: sums over its chosen tokens divided by their number, however it is cut and
+        whoever computes which part of it."""
         import torch
 
         settings = self.settings
         chosen_tokens = sum(len(rollout.logprobs[i]) for i in minibatch)
         sums = {"policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "clip_fraction": 0.0, "approximate_kl": 0.0}
-        for cut in micro_batches([len(rollout.rows[i].ids) for i in minibatch]):
+        cuts = list(micro_batches([len(rollout.rows[i].ids) for i in minibatch]))
+        for cut in cuts[self.ranks.number :: self.ranks.count]:
             group = [minibatch[position] for position in cut]
             rows = [rollout.rows[i] for i in group]
             mask = pad([row.mask for row in rows]).bool()
@@ -379,7 +403,11 @@ class PpoTrainer:
             sums["entropy"] += entropy_bonus.item()
             sums["clip_fraction"] += ((ratio - 1).abs() > settings.clip).sum().item() / chosen_tokens
             sums["approximate_kl"] += (ratio - 1 - log_ratio).sum().item() / chosen_tokens
-        return sums
+        learning = [*self.critic.parameters()]
+        if self.state.iteration >= settings.critic_warmup:
+            learning += self.policy.parameters()
+        whole = self.ranks.add_gradients(learning, torch.tensor(list(sums.values()), dtype=torch.float64))
+        return dict(zip(sums, whole.tolist(), strict=True))
 
 
 def hash_seed(seed: int, stream: str, *numbers: int) -> int:

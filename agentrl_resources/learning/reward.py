@@ -14,6 +14,7 @@ from typing import Any
 from agentrl_resources.families import Encoded
 from agentrl_resources.learning.batching import Tokens, bucketed_order, in_micro_batches, model_inputs, pad, upcast
 from agentrl_resources.learning.model import load_scorer
+from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
 from agentrl_resources.settings import RewardSettings
 
@@ -82,8 +83,11 @@ def train_reward_model(
     seed: int,
     work: Path,
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> tuple[RewardModel, list[tuple[int, float]]]:
     """Trains a token classifier with one output, in place, on the Bradley-Terry loss.
+
+    Every one of `ranks` is given the same arguments.
 
     Returns:
         The reward model, and its training loss as (step, nats per pair).
@@ -98,15 +102,19 @@ def train_reward_model(
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
             chosen, rejected = running_scores(model, **inputs)[:, -1].chunk(2)
             # the data say nothing of the two together, so they are held around 0: episodes of different tasks compare
-            centered = settings.centering * (chosen + rejected).square().mean()
-            return centered - logsigmoid(chosen - rejected).mean()
+            centered = settings.centering * (chosen + rejected).square()
+            return (centered - logsigmoid(chosen - rejected)).sum() / ranks.sum(chosen.new_tensor(len(chosen)))
+
+        def training_step(self, model: Any, *arguments: Any, **named: Any) -> Any:
+            loss = super().training_step(model, *arguments, **named)
+            return ranks.add_gradients(model.parameters(), loss.reshape(1))[0]
 
     def collate(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         sides = [Encoded(row[f"{side}_ids"], row[f"{side}_mask"]) for side in ("chosen", "rejected") for row in rows]
         return scorer_inputs(sides)
 
     lengths = [max(len(pair.chosen.ids), len(pair.rejected.ids)) for pair in pairs]
-    order = bucketed_order(lengths, settings.batch_size, settings.epochs, seed)
+    order = ranks.share(bucketed_order(lengths, settings.batch_size, settings.epochs, seed))
     rows = [
         {"chosen_ids": pair.chosen.ids, "rejected_ids": pair.rejected.ids,
          "chosen_mask": pair.chosen.mask, "rejected_mask": pair.rejected.mask}
@@ -115,7 +123,7 @@ def train_reward_model(
     trainer = EpisodeRewardTrainer(
         model=scorer,
         args=RewardConfig(
-            per_device_train_batch_size=settings.batch_size,
+            per_device_train_batch_size=settings.batch_size // ranks.count,
             learning_rate=settings.learning_rate,
             warmup_steps=10,
             max_length=None,

@@ -54,12 +54,33 @@ class SampledEpisode:
         """Every sequence that the agent's tokens were sampled in, in their order."""
         return [*self.forks, Fork(self.ids, self.mask, self.logprobs)]
 
+    @property
+    def played(self) -> "Played":
+        episode = self.episode
+        outcome, errors = episode.outcome, episode.transcript.tool_errors
+        return Played(self.rows, outcome.success, outcome.safety_violation, errors, episode.acted)
+
 
 @dataclass(frozen=True)
 class Fork(Encoded):
     """A conversation until its history was written anew."""
 
     logprobs: list[float]
+
+
+@dataclass(frozen=True)
+class Played:
+    """What training reads of an episode that is over; can be pickled, whatever its environment is."""
+
+    rows: list[Fork]
+    success: bool
+    safety_violation: bool
+    tool_errors: int
+    acted: bool
+
+    @property
+    def tokens_out(self) -> int:
+        return sum(sum(row.mask) for row in self.rows)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import Any
 
 from agentrl_resources.families import Encoded
 from agentrl_resources.learning.batching import before, bucketed_order, logits_where
+from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.settings import SftSettings
 
 Progress = Callable[[int, int, str], None]
@@ -21,8 +22,11 @@ def train_sft(
     seed: int,
     work: Path,
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Trains `model` in place; the loss counts only tokens that the assistant wrote.
+
+    Every one of `ranks` is given the same arguments.
 
     Returns:
         `loss` (step and mean training loss per logged interval, nats per token), `holdout_loss` at the end.
@@ -34,14 +38,20 @@ def train_sft(
         """TRL's trainer, whose loss asks the head only about the tokens that count."""
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-            loss = language_loss(model, inputs["input_ids"], inputs["labels"])
+            shared = ranks if model.training else ALONE  # the hold-out is judged by each rank for itself
+            loss = language_loss(model, inputs["input_ids"], inputs["labels"], shared)
             return (loss, {}) if return_outputs else loss
 
-    order = bucketed_order([len(row.ids) for row in train], settings.batch_size, settings.epochs, seed)
+        def training_step(self, model: Any, *arguments: Any, **named: Any) -> Any:
+            loss = super().training_step(model, *arguments, **named)
+            return ranks.add_gradients(model.parameters(), loss.reshape(1))[0]
+
+    lengths = [len(row.ids) for row in train]
+    order = ranks.share(bucketed_order(lengths, settings.batch_size, settings.epochs, seed))
     trainer = AgentTokensTrainer(
         model=model,
         args=SFTConfig(
-            per_device_train_batch_size=settings.batch_size,
+            per_device_train_batch_size=settings.batch_size // ranks.count,
             learning_rate=settings.learning_rate,
             warmup_steps=settings.warmup_fraction,
             router_aux_loss_coef=0.0,  # a default of 0.9 outweighs the language loss in a model of four experts
@@ -60,17 +70,17 @@ def train_sft(
     return {"loss": logged, "holdout_loss": trainer.evaluate()["eval_loss"]}
 
 
-def language_loss(model: Any, ids: Any, labels: Any) -> Any:
+def language_loss(model: Any, ids: Any, labels: Any, ranks: Ranks = ALONE) -> Any:
     """Mean cross-entropy, nats per token, over the tokens that have a label (not -100).
 
-    `ids`, `labels`: (batch, tokens), padded on the right.
+    `ids`, `labels`: (batch, tokens), padded on the right. With several ranks this one's part of the mean over all.
     """
     from torch.nn.functional import cross_entropy
 
     counts = labels != -100
     counts[:, 0] = False  # nothing predicts it
     asked = logits_where(model, {"input_ids": ids, "use_cache": False}, before(counts))
-    return cross_entropy(asked, labels[counts])
+    return cross_entropy(asked, labels[counts], reduction="sum") / ranks.sum(counts.sum())
 
 
 def optimizer_for(model: Any, learning_rate: float, matrix_learning_rate: float | None) -> Any:

@@ -1,10 +1,12 @@
-"""A stage's sampling in pieces, one for each core: episodes do not depend on one another."""
+"""A stage's work for several cores: sampling in pieces, since episodes do not depend on one another, and training by
+ranks, which share every step."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from agentrl_resources.learning import repeatable
+from agentrl_resources.learning import Ranks, meeting, repeatable
+from agentrl_resources.learning.model import device
 from agentrl_resources.side_by_side import Say, cores, side_by_side
 from agentrl_resources.stages.request import StageRequest, read_request
 
@@ -28,6 +30,40 @@ def in_pieces(request: StageRequest, work: Work[T], total: int, what: str) -> li
         request.progress(sum(done), total, what)
 
     return side_by_side(_piece, [(request.file, work, (number, shares)) for number in range(shares)], heard)
+
+
+Training = Callable[[StageRequest, Ranks], T]
+"""Trains as one of the ranks; what they return is the same for all."""
+
+RANKS_ON_A_PROCESSOR = 2
+"""Each has a model of its own in memory, and all wait for the slowest in every step."""
+
+
+def in_ranks(request: StageRequest, train: Training[T], batch: int) -> T:
+    """The result of `train`, done by as many processes as the settings say and can share `batch` rows evenly."""
+    wanted = request.settings.compute.training_processes
+    if wanted is None:
+        small = request.settings.model.base is None and device().type == "cpu"
+        wanted = min(cores(), RANKS_ON_A_PROCESSOR) if small else 1
+    count = next(n for n in range(wanted, 0, -1) if batch % n == 0)
+    if count == 1:
+        return train(request, Ranks())
+    place = request.work / "ranks"
+    place.unlink(missing_ok=True)  # of an attempt that was cut off
+
+    def heard(number: int, said: tuple[int, int, str]) -> None:
+        if number == 0:
+            request.progress(*said)
+
+    return side_by_side(_rank, [(request.file, train, place, number, count) for number in range(count)], heard)[0]
+
+
+def _rank(say: Say, piece: tuple[Path, Training[T], Path, int, int]) -> T:
+    file, train, place, number, count = piece
+    request = read_request(file, lambda *said: say(said))
+    repeatable(request.settings.seed)
+    with meeting(place, number, count) as ranks:
+        return train(request, ranks)
 
 
 def share_of(rows: Sequence[Row], share: Share) -> Sequence[Row]:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, TrainingState, load_policy, load_scorer
+from agentrl_resources.learning import PpoTrainer, Ranks, RewardModel, Sampler, TrainingState, load_policy, load_scorer
 from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
+from agentrl_resources.stages.pieces import in_ranks
 from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format, uses_tools
 from agentrl_resources.workflow import EpisodeFactory, Task
 
@@ -14,6 +15,22 @@ FIRST_SEED = 1_000
 
 
 def run(request: StageRequest) -> None:
+    settings = request.settings
+    state = in_ranks(request, _train, settings.ppo.minibatch)
+    draw(request.output, state.history, request.made_up)
+    request.report(
+        {
+            "history": state.history,
+            "stopped": state.stopped,
+            "why_it_ended": state.stopped or f"all {settings.ppo.iterations} iterations done",
+            "kl": state.kl,
+            "kl_ceiling": settings.ppo.kl_ceiling,
+        }
+    )
+
+
+def _train(request: StageRequest, ranks: Ranks) -> TrainingState:
+    """Trains the policy and writes it to the output folder."""
     settings = request.settings
     factory = EpisodeFactory(request.workflow)
     sft = request.inputs["sft_checkpoint"]
@@ -33,6 +50,7 @@ def run(request: StageRequest) -> None:
         settings.ppo,
         settings.seed,
         request.work,
+        ranks,
     )
 
     def tasks(iteration: int, count: int) -> list[Task]:
@@ -44,17 +62,9 @@ def run(request: StageRequest) -> None:
         request.progress(state.iteration, settings.ppo.iterations + 1, message)  # the last one only measures
 
     state = trainer.train(tasks, progress)
-    save_with_format(policy, chat, True, request.output)
-    draw(request.output, state.history, request.made_up)
-    request.report(
-        {
-            "history": state.history,
-            "stopped": state.stopped,
-            "why_it_ended": state.stopped or f"all {settings.ppo.iterations} iterations done",
-            "kl": state.kl,
-            "kl_ceiling": settings.ppo.kl_ceiling,
-        }
-    )
+    if ranks.number == 0:
+        save_with_format(policy, chat, True, request.output)
+    return state
 
 
 def draw(folder: Path, history: list[dict[str, Any]], simulated: str) -> None:

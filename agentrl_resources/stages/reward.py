@@ -8,10 +8,11 @@ from typing import Any
 from agentrl_resources.evaluation import auc, brier, ece, reliability_bins, wilson
 from agentrl_resources.families import ChatFormat, Encoded
 from agentrl_resources.files import read_jsonl
-from agentrl_resources.learning import EncodedPair, RewardModel, new_scorer, train_reward_model
+from agentrl_resources.learning import EncodedPair, Ranks, RewardModel, new_scorer, train_reward_model
 from agentrl_resources.plotting import BASELINE, CANDIDATE, INK, picture
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings
+from agentrl_resources.stages.pieces import in_ranks
 from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format, uses_tools
 from agentrl_resources.workflow import EpisodeFactory, Rubric, Workflow
 
@@ -22,30 +23,41 @@ _GATED = {"outcome_differs": "pairs whose outcome differs", "wrong_refusals": "w
 
 def run(request: StageRequest) -> None:
     settings = request.settings
-    sft = request.inputs["sft_checkpoint"]
+    report = in_ranks(request, _train, settings.reward.batch_size)
+    chat = load_chat(request.output, EpisodeFactory(request.workflow))
+    own = request.pairs("on_policy_preference_data", "pairs.jsonl")
+    holdout = request.pairs("cleaned_preference_data", "holdout.jsonl") + [p for p in own if p.split == "holdout"]
+    samples = list(read_jsonl(request.inputs["on_policy_preference_data"] / "samples.jsonl"))
+    reward_model = RewardModel.load(request.output)
+    report |= judge_reward_model(reward_model, chat, holdout, samples, request.workflow)
+    report["blocks"] = reasons_to_block(report, settings.reward)
+    report["not_measured"] = too_few(report)
+    _draw(request.output / "calibration.png", report)
+    request.report(report)
+
+
+def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
+    """Trains the reward model and writes it to the output folder; what is known of it from training."""
+    settings, sft = request.settings, request.inputs["sft_checkpoint"]
     chat = load_chat(sft, EpisodeFactory(request.workflow))
     history = request.pairs("cleaned_preference_data", "train.jsonl")
     Random(settings.seed).shuffle(history)
-    own = request.pairs("on_policy_preference_data", "pairs.jsonl")
-    train = history[: settings.reward.history_pairs] + [pair for pair in own if pair.split == "train"]
-    holdout = request.pairs("cleaned_preference_data", "holdout.jsonl") + [p for p in own if p.split == "holdout"]
-
-    encoded = [encode_pair(chat, pair) for pair in train]
+    own = [pair for pair in request.pairs("on_policy_preference_data", "pairs.jsonl") if pair.split == "train"]
+    train = history[: settings.reward.history_pairs] + own
     reward_model, loss = train_reward_model(
-        new_scorer(sft), chat.tokenizer, encoded, settings.reward, settings.seed, request.work, request.progress
+        new_scorer(sft),
+        chat.tokenizer,
+        [encode_pair(chat, pair) for pair in train],
+        settings.reward,
+        settings.seed,
+        request.work,
+        request.progress,
+        ranks,
     )
-    samples = list(read_jsonl(request.inputs["on_policy_preference_data"] / "samples.jsonl"))
-    report = {
-        "pairs_train": {"history": len(train) - sum(p.source == ON_POLICY for p in train),
-                        "on_policy": sum(p.source == ON_POLICY for p in train)},
-        "loss": loss,
-        **judge_reward_model(reward_model, chat, holdout, samples, request.workflow),
-    }  # fmt: skip
-    report["blocks"] = reasons_to_block(report, settings.reward)
-    report["not_measured"] = too_few(report)
-    save_with_format(reward_model.scorer, chat, uses_tools(sft), request.output)
-    _draw(request.output / "calibration.png", report)
-    request.report(report)
+    if ranks.number == 0:
+        save_with_format(reward_model.scorer, chat, uses_tools(sft), request.output)
+    on_policy = sum(pair.source == ON_POLICY for pair in train)
+    return {"pairs_train": {"history": len(train) - on_policy, "on_policy": on_policy}, "loss": loss}
 
 
 def encode_pair(chat: ChatFormat, pair: Pair) -> EncodedPair:

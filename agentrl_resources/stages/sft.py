@@ -4,10 +4,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.learning import Sampler, hash_seed, new_model, train_sft
+from agentrl_resources.learning import Ranks, Sampler, hash_seed, load_policy, new_model, train_sft
 from agentrl_resources.plotting import BASELINE, INK, picture
 from agentrl_resources.preferences import Pair
-from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format
+from agentrl_resources.stages.pieces import in_ranks
+from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format, uses_tools
 from agentrl_resources.workflow import EpisodeFactory, Rubric
 
 PROBE_TASKS = 240
@@ -16,8 +17,18 @@ HOLDOUT_ROWS = 256
 
 def run(request: StageRequest) -> None:
     settings = request.settings
-    factory = EpisodeFactory(request.workflow)
-    chat = load_chat(request.inputs["tokenizer"], factory)
+    report = in_ranks(request, _train, settings.sft.batch_size)
+    if uses_tools(request.output):
+        factory = EpisodeFactory(request.workflow)
+        report |= _probe(request, Sampler(load_policy(request.output), load_chat(request.output, factory), factory))
+    draw(request.output / "training.png", report, request.made_up)
+    request.report(report)
+
+
+def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
+    """Trains the checkpoint and writes it to the output folder; what is known of it from training."""
+    settings = request.settings
+    chat = load_chat(request.inputs["tokenizer"], EpisodeFactory(request.workflow))
     rubric, given = request.workflow.rubric, request.pairs("cleaned_preference_data", "train.jsonl")
     train = [pair for pair in given if worth_imitating(pair, rubric)]
     holdout = request.pairs("cleaned_preference_data", "holdout.jsonl")[:HOLDOUT_ROWS]
@@ -35,14 +46,14 @@ def run(request: StageRequest) -> None:
         settings.seed,
         request.work,
         request.progress,
+        ranks,
     )
-    uses_tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
+    if ranks.number == 0:
+        tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
+        save_with_format(model, chat, tools, request.output)
     report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}
     report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
-    report |= _probe(request, Sampler(model, chat, factory)) if uses_tools else {"success_by_task_type": {}}
-    save_with_format(model, chat, uses_tools, request.output)
-    draw(request.output / "training.png", report, request.made_up)
-    request.report(report)
+    return report | {"success_by_task_type": {}}
 
 
 def worth_imitating(pair: Pair, rubric: Rubric) -> bool:
