@@ -8,6 +8,7 @@ from agentrl_assets import (
     canary,
     evaluation,
     gates,
+    learned,
     ppo,
     preference_data,
     release,
@@ -18,7 +19,10 @@ from agentrl_assets import (
 )
 from agentrl_assets.project import TRAINING, WORKSPACE
 
-_STAGES = [preference_data, sft, reward, ppo, evaluation, gates, release, canary, telemetry, reliability, brief]
+_STAGES = [
+    *(preference_data, sft, reward, ppo, learned),
+    *(evaluation, gates, release, canary, telemetry, reliability, brief),
+]
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(_STAGES),

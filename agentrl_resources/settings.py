@@ -110,6 +110,8 @@ class ModelSettings(StrictModel):
     or `template` for the tokenizer's own chat template; nothing means that it is recognised."""
     renderer_options: dict[str, Any] = Field(default_factory=dict)
     """Options of that renderer, by the library's names, such as `enable_thinking: false`."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Precision of the base's weights; nothing: float32 on a processor, as they are stored on an accelerator."""
     width: Count = 128
     """Hidden size."""
     layers: Count = 4
@@ -140,6 +142,20 @@ class ModelSettings(StrictModel):
         if self.experts_per_token > self.experts:
             raise ValueError(f"experts_per_token ({self.experts_per_token}) is more than experts ({self.experts})")
         return self
+
+
+class PolicySettings(StrictModel):
+    """What learns of a base model."""
+
+    adapter: Literal["full", "lora"] = "full"
+    """`full`: all weights. `lora`: small matrices beside the base's, which all networks of a stage share."""
+    rank: Count = 16
+    """Rank of these matrices."""
+    alpha: Positive = 32
+    """Their weight: what an adapter adds is multiplied by alpha / rank."""
+    targets: Annotated[tuple[Name, ...], AfterValidator(_at_least_one)] | None = None
+    """Names of the layers that have an adapter; nothing: every linear layer but the head (Schulman et al. 2025, "LoRA
+    without regret")."""
 
 
 class SftSettings(StrictModel):
@@ -313,6 +329,26 @@ class CanarySettings(StrictModel):
     """Simulated customers that ask at the same time."""
 
 
+OF_A_BASE: dict[str, dict[str, dict[str, float | None]]] = {
+    "full": {
+        "sft": {"epochs": 3, "learning_rate": 2e-5, "matrix_learning_rate": None},
+        "reward": {"epochs": 1, "learning_rate": 1e-5, "matrix_learning_rate": None},
+        "ppo": {"learning_rate": 1e-6, "critic_learning_rate": 1e-5},
+    },
+    "lora": {
+        "sft": {"epochs": 3, "learning_rate": 2e-4, "matrix_learning_rate": None},
+        "reward": {"epochs": 1, "learning_rate": 1e-4, "matrix_learning_rate": None},
+        "ppo": {"learning_rate": 1e-5, "critic_learning_rate": 1e-4},
+    },
+}
+"""Defaults for the weights of a base, and for an adapter on it; those in the sections are the built-in model's.
+
+Of all weights: TRL's for SFT (`SFTConfig`, and the Trainer's three epochs), the usual ones for a reward model (1e-5,
+one pass: Ouyang et al. 2022 saw more passes overfit) and verl's for PPO's actor and critic. Of an adapter: ten times as
+much, which Schulman et al. 2025 ("LoRA without regret") found best from 1 B to 70 B parameters.
+"""
+
+
 class ComputeSettings(StrictModel):
     """What the work is done with. Results do not depend on it, but for rounding."""
 
@@ -332,6 +368,7 @@ class Settings(StrictModel):
     """All randomness of a run derives from it."""
     preferences: PreferenceSettings = PreferenceSettings()
     model: ModelSettings = ModelSettings()
+    policy: PolicySettings = PolicySettings()
     sft: SftSettings = SftSettings()
     on_policy: OnPolicySettings = OnPolicySettings()
     reward: RewardSettings = RewardSettings()
@@ -341,6 +378,20 @@ class Settings(StrictModel):
     gateway: GatewaySettings = GatewaySettings()
     canary: CanarySettings = CanarySettings()
     compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _for_the_model_that_learns(self) -> "Settings":
+        """Gives what the file leaves open the defaults of the kind of model that it names."""
+        if self.model.base is None:
+            if self.policy.adapter == "lora":
+                raise ValueError("policy.adapter is `lora`, but there is no model.base whose weights it could stand on")
+            return self
+        for section, values in OF_A_BASE[self.policy.adapter].items():
+            settings = getattr(self, section)
+            left_open = {name: value for name, value in values.items() if name not in settings.model_fields_set}
+            # the validator's own result is this object, which is frozen
+            object.__setattr__(self, section, settings.model_copy(update=left_open))
+        return self
 
     def section_digest(self, *names: str) -> str:
         """Digest of the named sections: part of the code version of every asset that reads them."""
@@ -374,8 +425,25 @@ def settings_reference() -> str:
             *_table(top_level),
             "",
             *sections,
+            "## A base of your own",
+            "",
+            "With `model.base`, what the file leaves open is, for all weights (`policy.adapter: full`) and for an "
+            "adapter (`lora`):",
+            "",
+            "| setting | full | lora |",
+            "|---|--:|--:|",
+            *(
+                f"| `{section}.{name}` | {_number(value)} | {_number(OF_A_BASE['lora'][section][name])} |"
+                for section, values in OF_A_BASE["full"].items()
+                for name, value in values.items()
+            ),
+            "",
         ]
     )
+
+
+def _number(value: float | None) -> str:
+    return "(nothing)" if value is None else f"{value:g}"
 
 
 def _table(settings: dict[str, Any]) -> list[str]:

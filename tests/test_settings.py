@@ -146,15 +146,29 @@ def test_model_shapes_must_fit_together(file: Path) -> None:
     assert "more than experts (2)" in refusal(file, CONTRACT + "model: {experts: 2, experts_per_token: 3}\n")
 
 
+def test_a_base_has_the_defaults_of_what_learns_of_it_and_what_the_file_says_stays(file: Path) -> None:
+    whole = load(file, CONTRACT + "model: {base: somewhere}\nsft: {epochs: 7}\n")
+    assert (whole.sft.epochs, whole.sft.learning_rate, whole.sft.matrix_learning_rate) == (7, 2e-5, None)
+    adapter = load(file, CONTRACT + "model: {base: somewhere}\npolicy: {adapter: lora}\nppo: {learning_rate: 0.5}\n")
+    assert (adapter.sft.learning_rate, adapter.reward.learning_rate, adapter.ppo.learning_rate) == (2e-4, 1e-4, 0.5)
+    assert load(file, CONTRACT).sft.learning_rate == 3e-3
+
+
+def test_an_adapter_needs_a_base(file: Path) -> None:
+    assert "there is no model.base" in refusal(file, CONTRACT + "policy: {adapter: lora}\n")
+
+
 @given(data=st.data())
 def test_a_section_digest_changes_with_its_section_alone(data: st.DataObject, file: Path) -> None:
-    changed = data.draw(st.sampled_from(OPTIONAL))
     default = load(file, CONTRACT)
-    whole_numbers = {
-        name: value for name, value in getattr(default, changed).model_dump().items() if type(value) is int
-    }
-    field = data.draw(st.sampled_from(sorted(whole_numbers)))
-    other = load(file, CONTRACT + f"{changed}:\n  {field}: {2 * whole_numbers[field]}\n")
+    whole_numbers = [
+        (section, name, value)
+        for section in OPTIONAL
+        for name, value in getattr(default, section).model_dump().items()
+        if type(value) is int
+    ]
+    changed, field, value = data.draw(st.sampled_from(whole_numbers))
+    other = load(file, CONTRACT + f"{changed}:\n  {field}: {2 * value}\n")
     for section in SECTIONS:
         same = default.section_digest(section, "seed") == other.section_digest(section, "seed")
         assert same == (section != changed)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.families.base import ChatFormat, Encoded, read_next
+from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
 from agentrl_resources.files import read_json
 from agentrl_resources.settings import ModelSettings
 
@@ -17,6 +18,7 @@ __all__ = [
     "FORMAT_FILE",
     "ChatFormat",
     "Encoded",
+    "Harmony",
     "built_in",
     "format_of",
     "load_format",
@@ -24,6 +26,7 @@ __all__ = [
     "new_network",
     "read_next",
     "recognise",
+    "train_tokenizer",
 ]
 
 BUILT_IN = "gpt_oss"

@@ -1,16 +1,18 @@
 """Learning: models, SFT, reward model, rollouts, PPO."""
 
-from agentrl_resources.families import Encoded
-from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
+from agentrl_resources.families import Encoded, Harmony, train_tokenizer
+from agentrl_resources.learning.adapters import copied, how_far, learned
 from agentrl_resources.learning.batching import chosen_logprobs
 from agentrl_resources.learning.engine import Engine
 from agentrl_resources.learning.model import (
+    device,
     load_policy,
     load_scorer,
     load_tokenizer,
     new_model,
     new_scorer,
     repeatable,
+    save_network,
 )
 from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
 from agentrl_resources.learning.ranks import Ranks, meeting
@@ -32,8 +34,12 @@ __all__ = [
     "TrainingState",
     "adapted_kl_coefficient",
     "chosen_logprobs",
+    "copied",
+    "device",
     "gae",
     "hash_seed",
+    "how_far",
+    "learned",
     "load_policy",
     "load_scorer",
     "load_tokenizer",
@@ -43,6 +49,7 @@ __all__ = [
     "play_in_turns",
     "repeatable",
     "sample_replies",
+    "save_network",
     "train_reward_model",
     "train_sft",
     "train_tokenizer",

@@ -1,27 +1,52 @@
 """The networks: a small one built from settings, or weights the user has."""
 
+import copy
+import functools
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import network_of, new_network
-from agentrl_resources.settings import ModelSettings
+from agentrl_resources.learning.adapters import (
+    Base,
+    add_adapter,
+    base_of,
+    has_adapter,
+    is_adapter,
+    load_adapter,
+    save_adapter,
+    shared_copy,
+)
+from agentrl_resources.settings import ModelSettings, PolicySettings
 
 
-def new_model(settings: ModelSettings, tokenizer: Any) -> Any:
-    """The model that SFT starts from: `settings.base`, or a built-in one with random weights (float32)."""
-    if settings.base is not None:
-        return load_policy(settings.base)
-    return _made_ours(new_network(settings, tokenizer))
+def new_model(settings: ModelSettings, tokenizer: Any, policy: PolicySettings | None = None, seed: int = 0) -> Any:
+    """The model that SFT starts from: `settings.base`, or a built-in one with random weights (float32).
+
+    With a base and `policy.adapter: lora` the base stays as it is, and an adapter on it learns; `seed` is of its random
+    first weights.
+    """
+    if settings.base is None:
+        return _made_ours(new_network(settings, tokenizer))
+    local = Path(settings.base)
+    base = Base(str(local.resolve()) if local.is_dir() else settings.base, settings.dtype or _dtype_here())
+    if policy is None or policy.adapter == "full":
+        return _language_model(base.place, dtype=base.dtype)
+    network = add_adapter(shared_copy(_base(base)), policy, seed)
+    _STANDS_ON[network] = base
+    return network
 
 
 def load_policy(place: str | Path) -> Any:
-    """A causal language model from a folder or a hub id, in float32 on CPU and as stored on an accelerator."""
-    from transformers import AutoModelForCausalLM
-
-    model = _load(AutoModelForCausalLM, place)
-    model.config.output_router_logits = False
-    return model
+    """A causal language model from a folder or a hub id, in the precision that the folder has."""
+    if not is_adapter(place):
+        return _language_model(place)
+    base = base_of(Path(place))
+    network = load_adapter(shared_copy(_base(base)), Path(place))
+    _STANDS_ON[network] = base
+    return network
 
 
 def new_scorer(place: str | Path) -> Any:
@@ -38,9 +63,22 @@ def load_scorer(place: str | Path) -> Any:
     """A token classifier with one output."""
     from transformers import AutoModelForTokenClassification
 
-    scorer = _load(AutoModelForTokenClassification, place, num_labels=1)
+    if not is_adapter(place):
+        scorer = _load(AutoModelForTokenClassification, place, num_labels=1)
+    else:
+        base = base_of(Path(place))
+        scorer = load_adapter(_scorer_on(_base(base)), Path(place))
+        _STANDS_ON[scorer] = base
     scorer.config.output_router_logits = False
     return scorer
+
+
+def save_network(network: Any, folder: Path) -> None:
+    """Writes a network so that `load_policy` or `load_scorer` gives it back: all of it, or its adapter."""
+    if has_adapter(network):
+        save_adapter(network, folder, _STANDS_ON[network])
+    else:
+        network.save_pretrained(folder)
 
 
 def load_tokenizer(place: str | Path) -> Any:
@@ -67,6 +105,44 @@ def device() -> Any:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+_STANDS_ON: MutableMapping[Any, Base] = WeakKeyDictionary()
+
+
+@functools.lru_cache(maxsize=1)
+def _base(base: Base) -> Any:
+    """A base, of which a process has one."""
+    return _language_model(base.place, dtype=base.dtype)
+
+
+def _dtype_here() -> str:
+    """Processors compute in float32, accelerators as the weights are stored."""
+    return "float32" if device().type == "cpu" else "auto"
+
+
+def _language_model(place: str | Path, **arguments: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model = _load(AutoModelForCausalLM, place, **arguments)
+    model.config.output_router_logits = False
+    return model
+
+
+def _scorer_on(base: Any) -> Any:
+    """A token classifier with one output around a copy of a language model's trunk, which shares its weights."""
+    import torch
+    from transformers import AutoModelForTokenClassification
+
+    config = copy.deepcopy(base.config)
+    config.num_labels = 1
+    with torch.device("meta"):
+        scorer = AutoModelForTokenClassification.from_config(config)
+    setattr(scorer, scorer.base_model_prefix, shared_copy(base.base_model))
+    scorer.score.to_empty(device=base.device)
+    for tensor in scorer.score.parameters():
+        torch.nn.init.zeros_(tensor)
+    return scorer
 
 
 def _load(model_class: Any, place: str | Path, **arguments: Any) -> Any:

@@ -78,7 +78,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, model: Any, learning_rate: float, matrix_learning_rate: float) -> None:
-        named = list(model.named_parameters())
+        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
         matrices = [parameter for name, parameter in named if name.endswith("proj.weight") and parameter.ndim == 2]
         chosen = {id(parameter) for parameter in matrices}
         others = [parameter for _, parameter in named if id(parameter) not in chosen]

@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.learning.adapters import copied, learned, put_back
 from agentrl_resources.learning.batching import (
     Tokens,
     before,
@@ -156,8 +157,8 @@ class PpoTrainer:
         self.ranks = ranks
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": list(self.policy.parameters()), "lr": settings.learning_rate},
-                {"params": list(critic.parameters()), "lr": settings.critic_learning_rate},
+                {"params": list(learned(self.policy).values()), "lr": settings.learning_rate},
+                {"params": list(learned(critic).values()), "lr": settings.critic_learning_rate},
             ],
             betas=(0.9, 0.95),
             weight_decay=0.0,
@@ -193,8 +194,8 @@ class PpoTrainer:
 
     def _save(self) -> None:
         weights = {
-            "policy": self.policy.state_dict(),
-            "critic": self.critic.state_dict(),
+            "policy": {name: tensor.detach() for name, tensor in learned(self.policy).items()},
+            "critic": {name: tensor.detach() for name, tensor in learned(self.critic).items()},
             "optimizer": self.optimizer.state_dict(),
             "mean": self.mean,
         }
@@ -212,15 +213,15 @@ class PpoTrainer:
         return True
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        self.policy.load_state_dict(saved["policy"])
-        self.critic.load_state_dict(saved["critic"])
+        put_back(self.policy, saved["policy"])
+        put_back(self.critic, saved["critic"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.mean = saved["mean"]
 
     def _iterate(self, tasks: Sequence[Task]) -> None:
         state, settings = self.state, self.settings
         if state.iteration == settings.iterations and self.mean:
-            self.policy.load_state_dict(self.mean)
+            put_back(self.policy, self.mean)
         seeds = [hash_seed(self.seed, "rollout", state.iteration, index) for index in range(len(tasks))]
         rollout, facts = self._prepare(self.ranks.each(self._play, list(zip(tasks, seeds, strict=True))))
         stop = self._reason_to_stop(facts)
@@ -255,7 +256,7 @@ class PpoTrainer:
     def _average(self, count: int) -> None:
         """Takes the present weights into their mean as the `count`-th; before the first there is nothing to do."""
         if count > 0:
-            weights = {name: tensor.detach().clone() for name, tensor in self.policy.state_dict().items()}
+            weights = copied(learned(self.policy))
             for name, before in self.mean.items():
                 weights[name] = before + (weights[name] - before) / count
             self.mean = weights
@@ -384,7 +385,6 @@ class PpoTrainer:
             rows = [rollout.rows[i] for i in group]
             mask = pad([row.mask for row in rows]).bool()
             new, entropy = self._logprobs_and_entropy(rows, mask)
-            value = self._values(rows)[mask]
             old, advantage, target = (
                 new.new_tensor([x for i in group for x in lists[i]])
                 for lists in (rollout.logprobs, rollout.advantages, rollout.returns)
@@ -393,10 +393,11 @@ class PpoTrainer:
             ratio = log_ratio.exp()
             clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
             policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).sum() / chosen_tokens
-            value_loss = 0.5 * (value - target).square().sum() / chosen_tokens
             entropy_bonus = entropy.sum() / chosen_tokens
             if self.state.iteration >= settings.critic_warmup:
                 (policy_loss - settings.entropy_coefficient * entropy_bonus).backward()
+            value = self._values(rows)[mask]  # only now: one network's activations are in memory at a time
+            value_loss = 0.5 * (value - target).square().sum() / chosen_tokens
             value_loss.backward()
             sums["policy_loss"] += policy_loss.item()
             sums["value_loss"] += value_loss.item()

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from agentrl_resources.learning import Ranks, meeting, repeatable
-from agentrl_resources.learning.model import device
+from agentrl_resources.learning import Ranks, device, meeting, repeatable
 from agentrl_resources.side_by_side import Say, cores, side_by_side
 from agentrl_resources.stages.request import StageRequest, read_request
 

@@ -4,7 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning import PpoTrainer, Ranks, RewardModel, Sampler, TrainingState, load_policy, load_scorer
+from agentrl_resources.learning import (
+    PpoTrainer,
+    Ranks,
+    RewardModel,
+    Sampler,
+    TrainingState,
+    how_far,
+    learned,
+    load_policy,
+    load_scorer,
+)
 from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
 from agentrl_resources.stages.pieces import in_ranks
 from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format, uses_tools
@@ -16,7 +26,7 @@ FIRST_SEED = 1_000
 
 def run(request: StageRequest) -> None:
     settings = request.settings
-    state = in_ranks(request, _train, settings.ppo.minibatch)
+    state, moved = in_ranks(request, _train, settings.ppo.minibatch)
     draw(request.output, state.history, request.made_up)
     request.report(
         {
@@ -25,12 +35,13 @@ def run(request: StageRequest) -> None:
             "why_it_ended": state.stopped or f"all {settings.ppo.iterations} iterations done",
             "kl": state.kl,
             "kl_ceiling": settings.ppo.kl_ceiling,
+            "moved": moved,
         }
     )
 
 
-def _train(request: StageRequest, ranks: Ranks) -> TrainingState:
-    """Trains the policy and writes it to the output folder."""
+def _train(request: StageRequest, ranks: Ranks) -> tuple[TrainingState, float]:
+    """Trains the policy and writes it to the output folder; how training went, and how far its weights have come."""
     settings = request.settings
     factory = EpisodeFactory(request.workflow)
     sft = request.inputs["sft_checkpoint"]
@@ -64,7 +75,7 @@ def _train(request: StageRequest, ranks: Ranks) -> TrainingState:
     state = trainer.train(tasks, progress)
     if ranks.number == 0:
         save_with_format(policy, chat, True, request.output)
-    return state
+    return state, how_far(policy, learned(reference))
 
 
 def draw(folder: Path, history: list[dict[str, Any]], simulated: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentrl_resources.families import FORMAT_FILE, ChatFormat, format_of, load_format
 from agentrl_resources.files import read_json, read_jsonl, write_json
-from agentrl_resources.learning import load_tokenizer
+from agentrl_resources.learning import load_tokenizer, save_network
 from agentrl_resources.preferences import Pair
 from agentrl_resources.settings import Settings, load_settings
 from agentrl_resources.workflow import EpisodeFactory, Workflow, is_simulated, load_workflow
@@ -85,6 +85,6 @@ def make_chat(tokenizer: Any, description: Mapping[str, Any], factory: EpisodeFa
 def save_with_format(model: Any | None, chat: ChatFormat, with_tools: bool, folder: Path) -> None:
     """Writes model (if any), tokenizer and conversation format, so that the folder stands alone."""
     if model is not None:
-        model.save_pretrained(folder)
+        save_network(model, folder)
     chat.tokenizer.save_pretrained(folder)
     write_json(folder / FORMAT_FILE, {**chat.describe(), "uses_tools": with_tools})

@@ -8,7 +8,16 @@ from typing import Any
 from agentrl_resources.evaluation import auc, brier, ece, reliability_bins, wilson
 from agentrl_resources.families import ChatFormat, Encoded
 from agentrl_resources.files import read_jsonl
-from agentrl_resources.learning import EncodedPair, Ranks, RewardModel, new_scorer, train_reward_model
+from agentrl_resources.learning import (
+    EncodedPair,
+    Ranks,
+    RewardModel,
+    copied,
+    how_far,
+    learned,
+    new_scorer,
+    train_reward_model,
+)
 from agentrl_resources.plotting import BASELINE, CANDIDATE, INK, picture
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.settings import RewardSettings
@@ -44,8 +53,10 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
     Random(settings.seed).shuffle(history)
     own = [pair for pair in request.pairs("on_policy_preference_data", "pairs.jsonl") if pair.split == "train"]
     train = history[: settings.reward.history_pairs] + own
+    scorer = new_scorer(sft)
+    start = copied(learned(scorer))
     reward_model, loss = train_reward_model(
-        new_scorer(sft),
+        scorer,
         chat.tokenizer,
         [encode_pair(chat, pair) for pair in train],
         settings.reward,
@@ -57,7 +68,11 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
     if ranks.number == 0:
         save_with_format(reward_model.scorer, chat, uses_tools(sft), request.output)
     on_policy = sum(pair.source == ON_POLICY for pair in train)
-    return {"pairs_train": {"history": len(train) - on_policy, "on_policy": on_policy}, "loss": loss}
+    return {
+        "pairs_train": {"history": len(train) - on_policy, "on_policy": on_policy},
+        "loss": loss,
+        "moved": how_far(scorer, start),
+    }
 
 
 def encode_pair(chat: ChatFormat, pair: Pair) -> EncodedPair:

@@ -4,7 +4,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.learning import Ranks, Sampler, hash_seed, load_policy, new_model, train_sft
+from agentrl_resources.learning import (
+    Ranks,
+    Sampler,
+    copied,
+    hash_seed,
+    how_far,
+    learned,
+    load_policy,
+    new_model,
+    train_sft,
+)
 from agentrl_resources.plotting import BASELINE, INK, picture
 from agentrl_resources.preferences import Pair
 from agentrl_resources.stages.pieces import in_ranks
@@ -36,7 +46,8 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
         [row for pair in pairs for row in chat.rows([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt))]
         for pairs in (train, holdout)
     )
-    model = new_model(settings.model, chat.tokenizer)
+    model = new_model(settings.model, chat.tokenizer, settings.policy, settings.seed)
+    start = copied(learned(model))
     report: dict[str, Any] = train_sft(
         model,
         chat.tokenizer,
@@ -52,6 +63,7 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
         tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
         save_with_format(model, chat, tools, request.output)
     report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}
+    report |= {"learned": sum(p.numel() for p in start.values()), "moved": how_far(model, start)}
     report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
     return report | {"success_by_task_type": {}}
 
