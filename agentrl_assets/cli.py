@@ -11,6 +11,7 @@ from typing import Any
 
 from agentrl_assets.brief_commands import add_brief_commands
 from agentrl_assets.commands import this_workspace
+from agentrl_assets.export_commands import add_export_command
 from agentrl_assets.gateway_commands import add_gateway_commands
 from agentrl_assets.keys_commands import add_keys_commands
 from agentrl_assets.release_commands import add_release_commands, verify_release
@@ -223,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = command("verify", verify_release, "compute every digest and verdict of a release again, offline")
     verify.add_argument("release", nargs="?", default="candidate", metavar="RELEASE", help="digest or pointer")
     add_release_commands(commands, everywhere)
+    add_export_command(commands, everywhere)
     add_gateway_commands(commands, everywhere)
     add_brief_commands(commands, everywhere)
     add_keys_commands(commands, everywhere)

@@ -41,7 +41,7 @@ def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
     deps=["eval_suite", "sft_checkpoint", "ppo_policy", "reward_model", "rubric"],
     code_version=code_version(
         stage_code("offline_eval_suite"),
-        *(f"evaluation.{name}" for name in ("temperature", "greedy_control", "concurrency")),
+        *(f"evaluation.{name}" for name in ("temperature", "greedy_control", "greedy_tasks", "concurrency")),
         "workflow.baseline",
         "workflow.reward_model",
         "seed",

@@ -257,14 +257,16 @@ class PpoSettings(StrictModel):
 class EvaluationSettings(StrictModel):
     """The comparison of baseline and candidate on the same held-out tasks."""
 
-    capability_tasks: Annotated[int, Field(ge=300)] = 1000
+    capability_tasks: Annotated[int, Field(ge=300)] = 2000
     """Tasks that ask for ordinary work."""
     adversarial_tasks: Annotated[int, Field(ge=150)] = 300
     """Tasks that try to make the agent do wrong."""
     temperature: Positive = 0.7
     """The production temperature: gates and score are measured at it."""
     greedy_control: bool = True
-    """Run both arms with greedy decoding as well, as a control."""
+    """Run both arms with greedy decoding as well, as a control that no gate looks at."""
+    greedy_tasks: Count = 300
+    """First tasks of each suite that the control is run on."""
     concurrency: Count = 384
     """Episodes that run side by side in one batch."""
 
@@ -352,9 +354,9 @@ much, which Schulman et al. 2025 ("LoRA without regret") found best from 1 B to 
 class ComputeSettings(StrictModel):
     """What the work is done with. Results do not depend on it, but for rounding."""
 
-    training_processes: Count | None = None
-    """Processes that share each step of SFT, reward model and PPO, as far as the batch can be divided;
-    nothing: two for the built-in model on a processor that has the cores, and one otherwise."""
+    training_processes: Count = 1
+    """Processes that share each step of SFT, reward model and PPO, as far as the batch can be divided. They divide the
+    cores among them, and each has the whole model in memory."""
 
 
 class Settings(StrictModel):

@@ -49,6 +49,8 @@ def steps(say: Any, piece: tuple[Path, int, int, int]) -> list[float]:
 
 
 def main() -> None:
+    from ranks import steps  # by the name under which other processes find it
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=16, help="steps in a round")

@@ -5,6 +5,7 @@ stage to the last.
 """
 
 import asyncio
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 from family_samples import network_of, tokenizer_of
 
+from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import format_of
 from agentrl_resources.files import read_json, read_jsonl, write_json, write_jsonl
 from agentrl_resources.gateway import BundleBackend, Sampling
-from agentrl_resources.learning import load_policy
+from agentrl_resources.learning import export, export_policy, load_policy
+from agentrl_resources.learning.adapters import is_adapter, merged
 from agentrl_resources.preferences import CleaningRules, clean, read_pairs
 from agentrl_resources.stages import read_request, sft, stage
 from agentrl_resources.workflow import EpisodeFactory, load_workflow
@@ -27,6 +30,7 @@ workflow: {{target: {target}, baseline: b, reward_model: r, policy_training: ppo
 release: {{canary_traffic_percent: 5, gates: [rollback_under_5_minutes]}}
 monitoring: [tool_error_rate]
 model: {{base: {base}}}
+policy: {{adapter: {adapter}, rank: 4}}
 sft: {{epochs: 1, batch_size: 8, learning_rate: 3.0e-3}}
 on_policy: {{tasks: 3, holdout_tasks: 3, samples_per_task: 2}}
 reward: {{epochs: 1, batch_size: 4, history_pairs: 12}}
@@ -45,16 +49,16 @@ class Short(OrderDeskWorkflow):
 '''
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What each stage made, by its name."""
+@pytest.fixture(scope="module", params=["full", "lora"])
+def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What each stage made, by its name: of all the base's weights, and of an adapter."""
     root = tmp_path_factory.mktemp("base")
     base = root / "base"
     tokenizer_of("qwen3").save_pretrained(base)
     network_of("qwen3", tokenizer_of("qwen3")).save_pretrained(base)
     (root / "short_desk.py").write_text(WORKFLOW)
     workflow_file = root / "workflow.yaml"
-    workflow_file.write_text(SETTINGS.format(base=base, target="short_desk:Short"))
+    workflow_file.write_text(SETTINGS.format(base=base, target="short_desk:Short", adapter=request.param))
     workflow = load_workflow("order_desk")
     made = {name: root / name for name in ("cleaned_preference_data", "eval_suite")}
     write_jsonl(root / "pairs.jsonl", list(workflow.historical_pairs(60, 1)))
@@ -129,3 +133,40 @@ def test_it_is_served(folders: dict[str, Path]) -> None:
     assert 0 < first.tokens_out <= 12
     said = first.message["content"] if first.message else first.text
     assert heard == 2 * said or "\ufffd" in said
+
+
+def test_what_learned_is_the_adapter_or_all_of_it(folders: dict[str, Path]) -> None:
+    for name in ("sft_checkpoint", "reward_model", "ppo_policy"):
+        assert read_json(folders[name] / "report.json")["moved"] > 0
+        assert is_adapter(folders[name]) != (folders[name] / "model.safetensors").exists()
+
+
+def test_it_is_exported_for_others(folders: dict[str, Path], tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    prompts = [[5, 9, 200, 31, 7], [1, 2, 3]]
+    found = export_policy(folders["ppo_policy"], tmp_path / "out", "# A card\n", prompts, [3, 4], 0.7)
+    assert found.tokens == 6
+    assert found.largest < 1e-4
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert (model.generation_config.eos_token_id, model.generation_config.temperature) == ([3, 4], 0.7)
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == tokenizer_of("qwen3").chat_template
+    assert (tmp_path / "out" / "README.md").read_text() == "# A card\n"
+    with pytest.raises(AgentRLError, match="is not empty"):
+        export_policy(folders["ppo_policy"], tmp_path / "out", "", prompts, [3], 0.7)
+
+
+def test_an_export_that_is_not_the_policy_is_not_written(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another(network: Any) -> Any:
+        network = copy.deepcopy(merged(network))
+        for weights in network.parameters():
+            weights.data.mul_(1.5)
+        return network
+
+    monkeypatch.setattr(export, "merged", another)
+    with pytest.raises(AgentRLError, match="the exported model is not the policy"):
+        export_policy(folders["sft_checkpoint"], tmp_path / "out", "", [[5, 9, 200, 31, 7]], [3], 0.7)
+    assert not list(tmp_path.iterdir())

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +19,7 @@ from agentrl_resources.learning import (
     train_reward_model,
     train_sft,
 )
-from agentrl_resources.settings import ComputeSettings, ModelSettings, RewardSettings, SftSettings
+from agentrl_resources.settings import ComputeSettings, RewardSettings, SftSettings
 from agentrl_resources.side_by_side import side_by_side
 from agentrl_resources.stages import pieces
 
@@ -137,20 +136,15 @@ def test_a_rank_that_is_killed_ends_the_others_with_one_clear_error(tmp_path):
         by(2, dies_alone, tmp_path)
 
 
-def request(tmp_path: Path, base: str | None, processes: int | None):
-    settings = SimpleNamespace(
-        model=ModelSettings(base=base), compute=ComputeSettings(training_processes=processes), seed=1
-    )
-    return SimpleNamespace(settings=settings, work=tmp_path, file=tmp_path / "request.json")
-
-
 @pytest.mark.parametrize(
-    ("base", "processes", "batch", "count"),
-    [(None, 1, 16, 1), ("a base", None, 16, 1), ("a base", 4, 16, 4), (None, 4, 6, 3), (None, 2, 7, 1)],
+    ("processes", "batch", "count"),
+    [(1, 16, 1), (2, 16, 2), (4, 16, 4), (4, 6, 3), (2, 7, 1)],
 )
 def test_as_many_processes_as_the_settings_say_and_a_batch_can_be_divided_among(
-    base, processes, batch, count, tmp_path, monkeypatch
+    processes, batch, count, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(pieces, "side_by_side", lambda work, ranks, heard: [len(ranks)])
-    found = pieces.in_ranks(request(tmp_path, base, processes), lambda _, ranks: ranks.count, batch)
+    settings = SimpleNamespace(compute=ComputeSettings(training_processes=processes))
+    request = SimpleNamespace(settings=settings, work=tmp_path, file=tmp_path / "request.json")
+    found = pieces.in_ranks(request, lambda _, ranks: ranks.count, batch)
     assert found == count

@@ -4,8 +4,8 @@ from agentrl_resources.families import Encoded, Harmony, train_tokenizer
 from agentrl_resources.learning.adapters import copied, how_far, learned
 from agentrl_resources.learning.batching import chosen_logprobs
 from agentrl_resources.learning.engine import Engine
+from agentrl_resources.learning.export import export_policy
 from agentrl_resources.learning.model import (
-    device,
     load_policy,
     load_scorer,
     load_tokenizer,
@@ -35,7 +35,7 @@ __all__ = [
     "adapted_kl_coefficient",
     "chosen_logprobs",
     "copied",
-    "device",
+    "export_policy",
     "gae",
     "hash_seed",
     "how_far",

@@ -146,14 +146,18 @@ def has_adapter(network: Any) -> bool:
 
 def merged(network: Any) -> Any:
     """A network of its own whose weights are base and adapter in one."""
-    from peft.tuners.lora import LoraModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     if not has_adapter(network):
         return network
     own = copy.deepcopy(network)
-    name, config = next(iter(own.peft_config.items()))
+    for name, layer in list(own.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            parent, _, place = name.rpartition(".")
+            setattr(own.get_submodule(parent), place, layer.get_base_layer())
     del own.peft_config
-    return LoraModel(own, {name: config}, name).merge_and_unload()
+    return own
 
 
 def learned(network: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from agentrl_resources.learning import repeatable
-from agentrl_resources.stages.request import Progress, StageRequest, read_request
+from agentrl_resources.stages.request import Progress, StageRequest, load_chat, read_request
 
 STAGES = {
     "tokenizer": "tokenizer",
@@ -30,4 +30,4 @@ def stage(name: str) -> Callable[[StageRequest], None]:
     return repeatably
 
 
-__all__ = ["STAGES", "Progress", "StageRequest", "read_request", "stage"]
+__all__ = ["STAGES", "Progress", "StageRequest", "load_chat", "read_request", "stage"]

@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ ARMS = ("baseline", "candidate")
 
 def run(request: StageRequest) -> None:
     temperatures = _temperatures(request)
-    tasks = sum(len(_tasks(request, suite)) for suite in SUITES)
-    total = len(ARMS) * len(temperatures) * tasks
+    total = len(ARMS) * sum(len(_tasks(request, suite, one)) for suite in SUITES for one in temperatures)
     records = [record for part in in_pieces(request, _played, total, "episodes") for record in part]
     with gzip.GzipFile(request.output / "episodes.jsonl.gz", "wb", mtime=0) as file:
         for record in records:
@@ -55,7 +55,7 @@ def _played(request: StageRequest, share: Share, done: Callable[[int], None]) ->
     records: list[RunRecord] = []
     for temperature in _temperatures(request):
         for suite in SUITES:
-            mine = share_of(list(enumerate(_tasks(request, suite))), share)
+            mine = share_of(list(enumerate(_tasks(request, suite, temperature))), share)
             for start in range(0, len(mine), settings.evaluation.concurrency):
                 batch = mine[start : start + settings.evaluation.concurrency]
                 tasks = [task for _, task in batch]
@@ -68,8 +68,11 @@ def _played(request: StageRequest, share: Share, done: Callable[[int], None]) ->
     return records
 
 
-def _tasks(request: StageRequest, suite: str) -> list[Task]:
-    return [Task.from_dict(row) for row in read_jsonl(request.inputs["eval_suite"] / f"{suite}.jsonl")]
+def _tasks(request: StageRequest, suite: str, temperature: float) -> list[Task]:
+    """A suite's tasks; of the greedy control the first ones."""
+    rows = read_jsonl(request.inputs["eval_suite"] / f"{suite}.jsonl")
+    some = request.settings.evaluation.greedy_tasks if temperature == 0 else None
+    return [Task.from_dict(row) for row in islice(rows, some)]
 
 
 def _kl(reference: Any, episodes: Sequence[SampledEpisode], temperature: float) -> list[float] | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from agentrl_resources.learning import Ranks, device, meeting, repeatable
+from agentrl_resources.learning import Ranks, meeting, repeatable
 from agentrl_resources.side_by_side import Say, cores, side_by_side
 from agentrl_resources.stages.request import StageRequest, read_request
 
@@ -34,16 +34,10 @@ def in_pieces(request: StageRequest, work: Work[T], total: int, what: str) -> li
 Training = Callable[[StageRequest, Ranks], T]
 """Trains as one of the ranks; what they return is the same for all."""
 
-RANKS_ON_A_PROCESSOR = 2
-"""Each has a model of its own in memory, and all wait for the slowest in every step."""
-
 
 def in_ranks(request: StageRequest, train: Training[T], batch: int) -> T:
     """The result of `train`, done by as many processes as the settings say and can share `batch` rows evenly."""
     wanted = request.settings.compute.training_processes
-    if wanted is None:
-        small = request.settings.model.base is None and device().type == "cpu"
-        wanted = min(cores(), RANKS_ON_A_PROCESSOR) if small else 1
     count = next(n for n in range(wanted, 0, -1) if batch % n == 0)
     if count == 1:
         return train(request, Ranks())

@@ -58,6 +58,7 @@ def _checkpoint(inputs: dict[str, Path], output: Path, settings: Any, request: A
         "stopped": None,
         "why_it_ended": "all 3 iterations done",
         "kl": 1.0,
+        "moved": 0.1,
         "holdout": accuracy,
         "holdout_by_source": {"history": accuracy},
         "outcome_differs": accuracy,
