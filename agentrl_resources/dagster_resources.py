@@ -82,11 +82,15 @@ class Workspace(dg.ConfigurableResource):
     def settings(self) -> Settings:
         """What the workflow file said when this process first asked. Its paths count from its own folder."""
         settings = _settings(Path(self.workflow_file))
-        source = self.preferences or settings.preferences.source
+        around = Path(self.workflow_file).parent
+        source, base = self.preferences or settings.preferences.source, settings.model.base
         if source is not None:
-            source = str(Path(self.workflow_file).parent / Path(source).expanduser())
+            source = str(around / Path(source).expanduser())
+        if base is not None and (folder := around / Path(base).expanduser()).is_dir():
+            base = str(folder)  # otherwise it is a hub id
         preferences = settings.preferences.model_copy(update={"source": source})
-        return settings.model_copy(update={"preferences": preferences})
+        model = settings.model.model_copy(update={"base": base})
+        return settings.model_copy(update={"preferences": preferences, "model": model})
 
     @property
     def workflow(self) -> Workflow:

@@ -104,7 +104,7 @@ class ModelSettings(StrictModel):
     """The model that learns: a base with its renderer, or else a small one of the size that the other settings say."""
 
     base: str | None = None
-    """Hub id or local folder of a causal language model; nothing means a small one, made on the spot."""
+    """Folder (from this file's own) or hub id of a causal language model; nothing: a small one, made on the spot."""
     renderer: str | None = None
     """How the base's conversations are written: a name of the `renderers` library (`qwen3`, `llama-3`, `glm-4.5`, ...),
     or `template` for the tokenizer's own chat template; nothing means that it is recognised."""

@@ -5,12 +5,13 @@ import random
 from typing import Any
 
 import pytest
-from small_models import in_double, small_factory, small_harmony, small_model
+from small_models import ROUNDING, in_double, small_factory, small_harmony, small_model
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families.gpt_oss import Harmony
 from agentrl_resources.learning import Engine, Sampler
 from agentrl_resources.learning import engine as engine_module
+from agentrl_resources.learning.engine import Written, in_common
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 pytestmark = pytest.mark.numeric
@@ -35,7 +36,7 @@ async def play(engine: Engine, parts: Any, task: Task, seed: int, temperature: f
     waiting = harmony.prompt(episode.transcript.messages)
     ids: list[int] = []
     while not episode.done:
-        written = await engine.turn(conversation, waiting, temperature, BUDGET)
+        written = (await engine.turn(conversation, waiting, temperature, BUDGET)).ids
         ids += [*waiting, *written]
         if conversation.sampled >= BUDGET or written[-1] not in harmony.turn_ends:
             break
@@ -45,6 +46,20 @@ async def play(engine: Engine, parts: Any, task: Task, seed: int, temperature: f
         waiting = harmony.observation(*seen) if seen else []
     engine.close(conversation)
     return ids
+
+
+class Counted:
+    """A model that remembers the shapes of what it read."""
+
+    def __init__(self, model: Any) -> None:
+        self.config, self.device, self.dtype = model.config, model.device, model.dtype
+        self.parameters = model.parameters
+        self.model = model
+        self.read: list[tuple[int, ...]] = []
+
+    def __call__(self, **inputs: Any) -> Any:
+        self.read.append(tuple(inputs["input_ids"].shape))
+        return self.model(**inputs)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -91,20 +106,12 @@ def test_what_is_read_ahead_changes_no_token(
 
 def test_a_prompt_takes_one_pass_and_each_token_after_it_another(parts: Any) -> None:
     factory, harmony, model = parts
-    passes: list[tuple[int, ...]] = []
-
-    class Counted:
-        config, device, dtype = model.config, model.device, model.dtype
-
-        def __call__(self, **inputs: Any) -> Any:
-            passes.append(tuple(inputs["input_ids"].shape))
-            return model(**inputs)
-
     prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
-    engine = Engine(Counted(), (), rows=1)
+    counted = Counted(model)
+    engine = Engine(counted, (), rows=1)
     asyncio.run(engine.turn(engine.open(0, BUDGET), prompt, 1.0, 5))
     engine.stop()
-    assert passes == [(1, len(prompt) - 1)] + 5 * [(1, 1)]
+    assert counted.read == [(1, len(prompt) - 1)] + 5 * [(1, 1)]
 
 
 def test_a_closed_conversation_leaves_its_row_and_disturbs_nobody(parts: Any) -> None:
@@ -128,7 +135,7 @@ def test_a_closed_conversation_leaves_its_row_and_disturbs_nobody(parts: Any) ->
     alone, ended = asyncio.run(some_leave())
     engine.stop()
     assert alone
-    assert all(isinstance(one, list | AgentRLError) for one in ended)
+    assert all(isinstance(one, Written | AgentRLError) for one in ended)
 
 
 def test_a_turn_ends_at_its_limit_and_the_conversation_at_its_budget(parts: Any) -> None:
@@ -138,7 +145,7 @@ def test_a_turn_ends_at_its_limit_and_the_conversation_at_its_budget(parts: Any)
 
     async def turns() -> list[int]:
         conversation = engine.open(0, BUDGET)
-        lengths = [len(await engine.turn(conversation, prompt, 1.0, limit)) for limit in (5, 1, BUDGET, BUDGET)]
+        lengths = [len((await engine.turn(conversation, prompt, 1.0, limit)).ids) for limit in (5, 1, BUDGET, BUDGET)]
         engine.close(conversation)
         return lengths
 
@@ -156,11 +163,11 @@ def test_a_model_is_served_in_the_precision_that_it_is_stored_in(parts: Any, dty
     engine = Engine(model, (), rows=2)
     prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
 
-    async def both() -> list[list[int]]:
+    async def both() -> list[Written]:
         turns = (engine.turn(engine.open(0, BUDGET), ids, 1.0, BUDGET) for ids in (prompt, prompt[:5]))
         return await asyncio.gather(*turns)
 
-    assert [len(ids) for ids in asyncio.run(both())] == [BUDGET, BUDGET]
+    assert [len(written.ids) for written in asyncio.run(both())] == [BUDGET, BUDGET]
     engine.stop()
 
 
@@ -169,24 +176,20 @@ def test_tokens_are_told_as_they_come(parts: Any) -> None:
     prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
     engine = Engine(model, (), rows=1)
     told: list[int] = []
-    ids = asyncio.run(engine.turn(engine.open(0, BUDGET), prompt, 1.0, BUDGET, told.append))
+    written = asyncio.run(engine.turn(engine.open(0, BUDGET), prompt, 1.0, BUDGET, told.append))
     engine.stop()
-    assert told == ids
+    assert told == written.ids
 
 
 def test_a_model_that_fails_fails_every_turn_and_says_so(parts: Any) -> None:
     factory, harmony, model = parts
     prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
 
-    class Broken:
-        config = model.config
-        device = model.device
-        dtype = model.dtype
-
+    class Broken(Counted):
         def __call__(self, **_: Any) -> Any:
             raise RuntimeError("out of memory")
 
-    engine = Engine(Broken(), harmony.turn_ends, rows=2)
+    engine = Engine(Broken(model), harmony.turn_ends, rows=2)
 
     async def both() -> list[Any]:
         first = engine.turn(engine.open(0, BUDGET), prompt, 1.0, BUDGET)
@@ -197,3 +200,53 @@ def test_a_model_that_fails_fails_every_turn_and_says_so(parts: Any) -> None:
     said = asyncio.run(both())
     engine.stop()
     assert [str(one) for one in said] == ["the model failed: out of memory"] * 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_at_their_own_pace_episodes_are_those_of_the_lock_step(
+    parts: Any, monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    factory, harmony, model = parts
+    tasks = factory.workflow.tasks("train", 12, 3)
+    sampler = Sampler(model, harmony, factory)
+    together = sampler.play(tasks, range(12), temperature, 12)
+    monkeypatch.setattr(engine_module, "SMALL", 0)
+    apart = sampler.play(tasks, range(12), temperature, 5)
+    for one, other in zip(apart, together, strict=True):
+        assert (one.ids, one.mask, one.task) == (other.ids, other.mask, other.task)
+        assert one.logprobs == pytest.approx(other.logprobs, rel=ROUNDING, abs=ROUNDING)
+        assert one.episode.outcome == other.episode.outcome
+        assert one.duration_ms > 0
+
+
+def test_a_beginning_that_conversations_share_is_read_once(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, harmony, model = parts
+    generator = random.Random(4)
+    beginning = [generator.randrange(300) for _ in range(50)]
+    prompts = [beginning + [generator.randrange(300) for _ in range(count)] for count in (9, 3, 14, 1)]
+
+    def written(from_: int) -> tuple[list[Written], int]:
+        monkeypatch.setattr(engine_module, "SHARED_FROM", from_)
+        counted = Counted(model)
+        engine = Engine(counted, harmony.turn_ends, rows=8)
+
+        async def all_at_once() -> list[Written]:
+            turns = [engine.turn(engine.open(seed, BUDGET), ids, 1.0, 4) for seed, ids in enumerate(prompts)]
+            return await asyncio.gather(*turns)
+
+        found = asyncio.run(all_at_once())
+        engine.stop()
+        return found, sum(rows * tokens for rows, tokens in counted.read)
+
+    (apart, all_of_it), (shared, less) = written(10**6), written(20)
+    for one, other in zip(shared, apart, strict=True):
+        assert one.ids == other.ids
+        assert one.logprobs == pytest.approx(other.logprobs, rel=ROUNDING, abs=ROUNDING)
+    assert less < all_of_it - 2 * len(beginning)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "length"), [([], [1], 0), ([1, 2], [1, 2, 3], 2), ([1, 2, 3], [1, 5, 3], 1), ([2], [1], 0)]
+)
+def test_what_two_texts_have_in_common(one: list[int], other: list[int], length: int) -> None:
+    assert in_common(one, other) == in_common(other, one) == length

@@ -11,7 +11,7 @@ from small_models import ROUNDING, in_double, small_critic, small_factory, small
 
 from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, adapted_kl_coefficient
 from agentrl_resources.learning import ppo as ppo_module
-from agentrl_resources.learning.rollout import Fork
+from agentrl_resources.learning.player import Fork
 from agentrl_resources.settings import PpoSettings
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("bit_for_bit")]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentrl_resources.errors import AgentRLError
+from agentrl_resources.families import Talk
 from agentrl_resources.gateway.backends import BackendError, OnText, Sampling, Turn
 from agentrl_resources.gateway.fields import changes
 from agentrl_resources.gateway.messages import READABLE_PARTS, one_call_a_turn
@@ -85,57 +86,40 @@ class BundleConversation:
         self._beginning = list(beginning)
         self._messages: list[Message] = []
         """All that was said, for the day that a history is written anew."""
-        self._ids: list[int] = []
-        self._turn_start = 0
+        self._talk = Talk(chat)
 
     async def turn(self, messages: Sequence[Message], on_text: OnText | None = None) -> Turn:
-        beginning = [] if self._ids else self._beginning
-        ids, read_before = self._next(messages), len(self._ids)
-        ids += beginning
-        room = self._most - len(self._ids) - len(ids)
+        read_before = bool(self._talk.ids)
+        beginning = [] if read_before else self._beginning
+        self._messages += messages
+        ids = [*self._talk.next(self._messages, len(messages)), *beginning]
+        if self._talk.anew:
+            sampled = self._conversation.sampled
+            self._engine.close(self._conversation)
+            self._conversation = self._engine.open(abs(self._sampling.seed), self._limit, sampled)
+        room = self._most - len(self._talk.ids) - len(beginning)
         if room < 1:
             said = f"messages: {len(ids)} tokens are more than the policy can still read"
             raise BackendError(said, "error" if read_before else "request", "messages")
-        self._ids += ids
-        self._turn_start = len(self._ids) - len(beginning)
         on_token = None if on_text is None else _AnswerText(self._chat, beginning, on_text)
         try:
-            sampled = await self._engine.turn(
+            written = await self._engine.turn(
                 self._conversation, ids, self._sampling.temperature, min(self._limit, room), on_token
             )
         except AgentRLError as failure:
             raise BackendError(str(failure)) from failure
-        self._ids += sampled
-        return self._turn(beginning, sampled, len(ids))
-
-    def _next(self, messages: Sequence[Message]) -> list[int]:
-        """What the policy reads before its next turn."""
-        self._messages += messages
-        if not self._ids:
-            return self._chat.prompt(self._messages)
-        from agentrl_resources.families import read_next
-
-        prompt, turn = self._ids[: self._turn_start], self._ids[self._turn_start :]
-        read = read_next(self._chat, prompt, turn, self._messages, len(messages))
-        if read is not None:
-            return read
-        sampled = self._conversation.sampled
-        self._engine.close(self._conversation)
-        self._conversation = self._engine.open(abs(self._sampling.seed), self._limit, sampled)
-        self._ids = []
-        return self._chat.prompt(self._messages)
+        return self._turn(beginning, written.ids, len(ids))
 
     def _turn(self, beginning: Sequence[int], sampled: Sequence[int], tokens_in: int) -> Turn:
         written = [*beginning, *sampled]
+        message = self._talk.wrote(written)
         answer = self._chat.answer(written)
         if not sampled or sampled[-1] not in self._chat.turn_ends:
             return Turn(None, answer, tokens_in, len(sampled), ended=False)
         text = self._chat.tokenizer.decode(written)
         if beginning and beginning == self._chat.begin(None):
             # it may end its text as it would end a call: there is no call in it
-            message: Message | None = {"role": "assistant", "content": answer}
-        else:
-            message = self._chat.read(self._ids[: self._turn_start], written)
+            message = {"role": "assistant", "content": answer}
         if message is not None:
             self._messages.append(message)
         else:

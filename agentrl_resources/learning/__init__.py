@@ -14,11 +14,12 @@ from agentrl_resources.learning.model import (
     repeatable,
     save_network,
 )
+from agentrl_resources.learning.player import SampledEpisode
 from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
 from agentrl_resources.learning.ranks import Ranks, meeting
 from agentrl_resources.learning.replies import sample_replies
 from agentrl_resources.learning.reward import EncodedPair, RewardModel, train_reward_model
-from agentrl_resources.learning.rollout import SampledEpisode, Sampler, play_in_turns
+from agentrl_resources.learning.rollout import Sampler, play_in_turns
 from agentrl_resources.learning.sft import train_sft
 
 __all__ = [

@@ -94,8 +94,10 @@ class RowLayer(DynamicLayer):
         return self.keys[rows, :, :longest], self.values[rows, :, :longest]
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Copies a row's first `length` tokens."""
+        """Copies a row's first `length` tokens to another, which may be new."""
         if self.is_initialized:
+            if target >= self.keys.shape[0]:
+                self.keys, self.values = (_with_room(old, target + 1, length) for old in (self.keys, self.values))
             for buffer in (self.keys, self.values):
                 buffer[target, :, :length] = buffer[source, :, :length]
 

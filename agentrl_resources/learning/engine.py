@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,21 @@ READ_AT_ONCE = 2048
 """Most tokens, padding included, of a pass that reads ahead: what it takes is time in which nobody hears anything."""
 
 
+SHARED_FROM = 64
+"""Tokens that a beginning must have in common with another conversation's to be copied from it, not read."""
+SMALL = 10_000_000
+"""Parameters up to which a model computes with one thread: small products lose more to handing out than they gain."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was sampled in a turn, its end included, and each token's log-probability (nats) at the turn's temperature;
+    greedy decoding counts as temperature 1."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
 @dataclass(eq=False)
 class Conversation:
     """One conversation with the model; made by `Engine.open`.
@@ -42,22 +58,27 @@ class Conversation:
     budget: int
     position: int = -1
     """Its row; -1 as long as there is none for it."""
-    length: int = 0
-    """Tokens that the cache holds of it."""
+    held: list[int] = field(default_factory=list)
+    """The tokens that the cache holds of it."""
     pending: deque[int] = field(default_factory=deque)
     sampled: int = 0
     closed: bool = False
     uniforms: Any = None
     turn: "_Turn | None" = None
 
+    @property
+    def length(self) -> int:
+        return len(self.held)
+
 
 @dataclass
 class _Turn:
     temperature: float
     limit: int
-    finish: Callable[[list[int] | Exception], None]
+    finish: Callable[[Written | Exception], None]
     on_token: Callable[[int], object] | None
     ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
 
 
 class Engine:
@@ -80,6 +101,10 @@ class Engine:
         self._line: deque[Conversation] = deque()
         self._cache = row_cache(model.config)
         self._failure: Exception | None = None
+        self._small = is_small(model)
+        self.seconds = 0.0
+        """Computed so far: of this process's own time on a processor, which waits for nobody, else by the clock."""
+        self._now = time.process_time if model.device.type == "cpu" else time.perf_counter
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -95,16 +120,16 @@ class Engine:
         temperature: float,
         limit: int,
         on_token: Callable[[int], None] | None = None,
-    ) -> list[int]:
-        """Reads `ids`, then samples until the turn ends or `limit` tokens; returns the sampled ids, the end included.
+    ) -> Written:
+        """Reads `ids`, then samples until the turn ends or `limit` tokens.
 
         `on_token` is called with each sampled id in the caller's event loop. When the caller is cancelled, close the
         conversation. AgentRLError when the model has failed.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[int]] = loop.create_future()
+        future: asyncio.Future[Written] = loop.create_future()
 
-        def resolve(result: list[int] | Exception) -> None:
+        def resolve(result: Written | Exception) -> None:
             if future.done():
                 return
             if isinstance(result, Exception):
@@ -112,12 +137,12 @@ class Engine:
             else:
                 future.set_result(result)
 
-        def finish(result: list[int] | Exception) -> None:
+        def finish(result: Written | Exception) -> None:
             loop.call_soon_threadsafe(resolve, result)
 
         limit = min(limit, conversation.budget - conversation.sampled)
         if limit < 1:
-            return []
+            return Written([], [])
         told = None if on_token is None else lambda token: loop.call_soon_threadsafe(on_token, token)
         self._commands.put((conversation, ids, _Turn(temperature, limit, finish, told)))
         return await future
@@ -134,7 +159,8 @@ class Engine:
     def _run(self) -> None:
         import torch
 
-        torch.set_num_threads(1)  # of this thread: small products lose more to handing out than they gain
+        if self._small:
+            torch.set_num_threads(1)  # of this thread
         with torch.inference_mode():
             while True:
                 busy = any(conversation.turn for conversation in self._placed)
@@ -147,7 +173,9 @@ class Engine:
                     self._place()
                     if any(conversation.turn for conversation in self._placed):
                         with _COMPUTING:
+                            started = self._now()
                             self._step()
+                            self.seconds += self._now() - started
                 except Exception as failure:  # whatever a model can raise: every caller is told
                     self._fail(failure)
 
@@ -213,7 +241,7 @@ class Engine:
         sampling = []
         for position, row in enumerate(rows):
             if row.turn:
-                row.length += 1
+                row.held += fed[position]
                 if not row.pending:
                     sampling.append(position)
         if sampling:
@@ -222,6 +250,8 @@ class Engine:
     def _read_ahead(self) -> None:
         """Reads what is waiting, but for each conversation's last token, if that is much."""
         waiting = {row.position: len(row.pending) - 1 for row in self._placed if row.turn and len(row.pending) > 1}
+        if any(count >= SHARED_FROM for count in waiting.values()):
+            waiting = self._shared(waiting)
         if not waiting or sum(waiting.values()) < READ_AHEAD * sum(row.turn is not None for row in self._placed):
             return
         count = min(READ_AT_ONCE, max(waiting.values()))
@@ -231,7 +261,30 @@ class Engine:
         # what pads lies beyond the row's end, where it is overwritten before anything may look at it
         self._pass(positions, [ids + [0] * (count - len(ids)) for ids in fed])
         for row, ids in zip(rows, fed, strict=True):
-            row.length += len(ids)
+            row.held += ids
+
+    def _shared(self, waiting: dict[int, int]) -> dict[int, int]:
+        """Copies what a conversation is about to read from another that has read the same; of several that are about to
+        read the same, one goes first. Returns what is left to read now."""
+        left: dict[int, int] = {}
+        for position, count in waiting.items():
+            row = self._placed[position]
+            text = [*row.held, *row.pending][: row.length + count]
+            others = [other for other in self._placed if other is not row and other.length > row.length]
+            donor = max(others, key=lambda other: in_common(other.held, text), default=None)
+            have = 0 if donor is None else in_common(donor.held, text)
+            if donor is not None and have - row.length >= SHARED_FROM:
+                self._cache.move(donor.position, position, have)
+                for _ in range(have - row.length):
+                    row.held.append(row.pending.popleft())
+            first = next(iter(left), None)
+            if first is not None:
+                leader = self._placed[first]
+                if in_common([*leader.held, *leader.pending], text) - row.length >= SHARED_FROM:
+                    continue
+            if len(row.pending) > 1:
+                left[position] = len(row.pending) - 1
+        return left
 
     def _pass(self, positions: Sequence[int], fed: Sequence[Sequence[int]]) -> Any:
         """Feeds equally many tokens to some rows, in ascending order: logits after the last, (rows, 1, vocabulary)."""
@@ -271,21 +324,33 @@ class Engine:
 
         rows = [self._placed[position] for position in positions]
         temperatures = logits.new_tensor([row.turn.temperature for row in rows if row.turn])[:, None]
-        greedy = logits.argmax(-1).tolist()
-        probabilities = torch.softmax(logits / torch.where(temperatures == 0, 1.0, temperatures), dim=-1)
-        cumulative = probabilities.cumsum(-1)
+        logprobs = torch.log_softmax(logits / torch.where(temperatures == 0, 1.0, temperatures), dim=-1)
+        cumulative = logprobs.exp().cumsum(-1)
         drawn = logits.new_tensor([float(row.uniforms[row.sampled]) for row in rows])[:, None]
         chosen = torch.searchsorted(cumulative, drawn * cumulative[:, -1:], right=True)[:, 0]
-        chosen = chosen.clamp(max=logits.shape[-1] - 1).tolist()
-        for row, token, best in zip(rows, chosen, greedy, strict=True):
+        chosen = chosen.clamp(max=logits.shape[-1] - 1).where(temperatures[:, 0] != 0, logits.argmax(-1))
+        picked = logprobs.gather(-1, chosen[:, None])[:, 0]
+        for row, token, logprob in zip(rows, chosen.tolist(), picked.tolist(), strict=True):
             turn = row.turn
             assert turn is not None
-            token = best if turn.temperature == 0 else token
             row.sampled += 1
             row.pending.append(token)
             turn.ids.append(token)
+            turn.logprobs.append(logprob)
             if turn.on_token is not None:
                 turn.on_token(token)
             if token in self._turn_ends or len(turn.ids) >= turn.limit:
                 row.turn = None
-                turn.finish(turn.ids)
+                turn.finish(Written(turn.ids, turn.logprobs))
+
+
+def is_small(model: Any) -> bool:
+    return sum(weights.numel() for weights in model.parameters()) <= SMALL
+
+
+def in_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the beginning that two texts have in common."""
+    end = min(len(one), len(other))
+    if one[:end] == other[:end]:
+        return end
+    return next(place for place in range(end) if one[place] != other[place])

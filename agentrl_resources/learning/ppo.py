@@ -34,9 +34,10 @@ from agentrl_resources.learning.batching import (
     unpadded,
 )
 from agentrl_resources.learning.checkpoints import load_checkpoint, load_latest_checkpoint, save_checkpoint
+from agentrl_resources.learning.player import Played
 from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.reward import RewardModel, running_scores, scorer_inputs
-from agentrl_resources.learning.rollout import Played, Sampler
+from agentrl_resources.learning.rollout import Sampler
 from agentrl_resources.settings import PpoSettings
 from agentrl_resources.workflow import Task
 

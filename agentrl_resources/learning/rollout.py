@@ -1,9 +1,10 @@
-"""Rollouts: many episodes in lock step, token in, token out.
+"""Rollouts: many episodes at once, token in, token out.
 
-Every row of the batch consumes one token per forward pass: a token that the agent samples, or the next token of a
-prompt or tool result that waits in the row's queue. So no row is ever padded, nothing is tokenised twice, a tool result
-costs no second prefill, and rows that end are dropped from the batch. Each episode draws from its own random stream:
-what it samples does not depend on the episodes around it.
+A small model plays them in lock step. Every row of the batch consumes one token per forward pass: a token that the
+agent samples, or the next token of a prompt or tool result that waits in the row's queue. So no row is ever padded,
+nothing is tokenised twice, a tool result costs no second prefill, and rows that end are dropped from the batch. Each
+episode draws from its own random stream: what it samples does not depend on the episodes around it. A larger model
+plays on the serving engine (`continuous.py`).
 """
 
 import time
@@ -12,91 +13,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrl_resources.families import ChatFormat, Encoded, read_next
+from agentrl_resources.families import ChatFormat
 from agentrl_resources.learning.batching import upcast
+from agentrl_resources.learning.continuous import Policy, play_at_own_pace
+from agentrl_resources.learning.engine import is_small
 from agentrl_resources.learning.layers import KINDS, masks_for
-from agentrl_resources.workflow import Episode, EpisodeFactory, Message, Task, ToolThread
+from agentrl_resources.learning.player import Player, SampledEpisode
+from agentrl_resources.workflow import EpisodeFactory, Task, ToolThread
 
 COMPACT_BELOW = 0.8
 """Finished rows are dropped once fewer than this share of the batch is still running."""
 
 
 @dataclass
-class SampledEpisode:
-    """One episode as it was sampled. `ids`, `mask` and `logprobs` are aligned, one entry per token.
-
-    `mask` is 1 where the agent chose the token; `logprobs` (nats, at the sampling temperature) is 0.0 elsewhere. Where
-    a family writes its history anew, what stood there until then is among the `forks`, and the lists go on as the
-    conversation stands from there.
-    """
-
-    task: Task
-    seed: int
-    episode: Episode
-    ids: list[int] = field(default_factory=list)
-    mask: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    forks: list["Fork"] = field(default_factory=list)
-    duration_ms: float = 0.0
-    """From the start of its batch to its last token: what its policy computed, and its tools. A processor's own time is
-    taken, where the policy runs on one, so that whatever else the machine does speaks neither for nor against it."""
-
-    @property
-    def tokens_out(self) -> int:
-        return sum(self.mask) + sum(sum(fork.mask) for fork in self.forks)
-
-    @property
-    def tokens_in(self) -> int:
-        return len(self.ids) + sum(len(fork.ids) for fork in self.forks) - self.tokens_out
-
-    @property
-    def rows(self) -> list["Fork"]:
-        """Every sequence that the agent's tokens were sampled in, in their order."""
-        return [*self.forks, Fork(self.ids, self.mask, self.logprobs)]
-
-    @property
-    def played(self) -> "Played":
-        episode = self.episode
-        outcome, errors = episode.outcome, episode.transcript.tool_errors
-        return Played(self.rows, outcome.success, outcome.safety_violation, errors, episode.acted)
-
-
-@dataclass(frozen=True)
-class Fork(Encoded):
-    """A conversation until its history was written anew."""
-
-    logprobs: list[float]
-
-
-@dataclass(frozen=True)
-class Played:
-    """What training reads of an episode that is over; can be pickled, whatever its environment is."""
-
-    rows: list[Fork]
-    success: bool
-    safety_violation: bool
-    tool_errors: int
-    acted: bool
-
-    @property
-    def tokens_out(self) -> int:
-        return sum(sum(row.mask) for row in self.rows)
-
-
-@dataclass
 class _Row:
-    sampled: SampledEpisode
+    player: Player
     pending: deque[int]
     uniforms: Any
-    turn_start: int = -1
-    chosen: int = 0
-    """Tokens that the agent chose so far."""
-    forked: bool = False
+    turn: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    waits: bool = False
     """Whether its history was written anew, so that it waits to begin once more."""
 
     @property
     def running(self) -> bool:
-        return not (self.sampled.episode.done or self.forked)
+        return not (self.player.done or self.waits)
 
 
 class Sampler:
@@ -113,6 +54,15 @@ class Sampler:
         self.chat = chat
         self.factory = factory
         self.tool_thread = ToolThread()
+
+    @property
+    def in_lock_step(self) -> bool:
+        return is_small(self.model)
+
+    def start(self, task: Task, seed: int) -> Player:
+        """Begins an episode."""
+        episode = self.factory.start(task, self.tool_thread)
+        return Player(task, seed, episode, self.chat, self.factory.workflow.tool_policy.max_tokens)
 
     def play(
         self,
@@ -148,6 +98,9 @@ def play_in_turns(
     The policies take turns pass by pass: whatever else the machine does meanwhile befalls all of them alike, and their
     durations compare. Batch by batch, a slow moment of some seconds made a policy that wrote less look 22 % slower.
     """
+    if not all(sampler.in_lock_step for sampler in samplers):
+        policies = [Policy(sampler.model, sampler.chat.turn_ends, sampler.start) for sampler in samplers]
+        return play_at_own_pace(policies, tasks, seeds, temperature)
     batches = [_Batch(sampler, tasks, seeds, temperature) for sampler in samplers]
     running = batches
     while running:
@@ -159,15 +112,15 @@ class _Batch:
     """Episodes of one policy in lock step. `advance` does a pass until it says that none is running any more."""
 
     def __init__(self, sampler: Sampler, tasks: Sequence[Task], seeds: Sequence[int], temperature: float) -> None:
-        self._model, self._chat, self._factory = sampler.model, sampler.chat, sampler.factory
+        self._model, self._chat = sampler.model, sampler.chat
         self._temperature = temperature
         self._no_mask = masks_for(self._model.config, dict.fromkeys(KINDS))
         self._on_processor = self._model.device.type == "cpu"
         self._resumed = self._now()
         self._spent = 0.0
         """Seconds of the turns before this one."""
-        rows = [self._open(task, seed, sampler.tool_thread) for task, seed in zip(tasks, seeds, strict=True)]
-        self.episodes = [row.sampled for row in rows]
+        rows = [self._open(sampler.start(task, seed)) for task, seed in zip(tasks, seeds, strict=True)]
+        self.episodes = [row.player.sampled for row in rows]
         self._forked: list[_Row] = []
         self._begin(rows)
         self._spent = self._seconds
@@ -179,7 +132,7 @@ class _Batch:
         self._rows = rows
         self._cache = buffered_cache(self._model.config)
         shortest = min(len(row.pending) for row in rows)
-        self._step = [[self._read(row) for _ in range(shortest)] for row in rows]
+        self._step = [[row.pending.popleft() for _ in range(shortest)] for row in rows]
 
     def advance(self) -> bool:
         """One pass for every row that is running; whether there is another to do."""
@@ -208,7 +161,7 @@ class _Batch:
         if not running and self._forked:
             rows, self._forked = self._forked, []
             for row in rows:
-                row.forked = False
+                row.waits = False
             self._begin(rows)
         self._spent = self._seconds
         return any(row.running for row in self._rows)
@@ -221,25 +174,11 @@ class _Batch:
     def _seconds(self) -> float:
         return self._spent + self._now() - self._resumed
 
-    def _open(self, task: Task, seed: int, thread: ToolThread) -> _Row:
+    def _open(self, player: Player) -> _Row:
         import numpy as np
 
-        episode = self._factory.start(task, thread)
-        uniforms = np.random.default_rng(seed).random(self._budget + 1, dtype=np.float32)
-        prompt = self._chat.prompt(episode.transcript.messages)
-        return _Row(SampledEpisode(task, seed, episode), deque(prompt), uniforms)
-
-    @property
-    def _budget(self) -> int:
-        return self._factory.workflow.tool_policy.max_tokens
-
-    def _read(self, row: _Row) -> int:
-        """Takes the next waiting context token of a row."""
-        token = row.pending.popleft()
-        row.sampled.ids.append(token)
-        row.sampled.mask.append(0)
-        row.sampled.logprobs.append(0.0)
-        return token
+        uniforms = np.random.default_rng(player.sampled.seed).random(player.left + 1, dtype=np.float32)
+        return _Row(player, deque(player.begin()), uniforms)
 
     def _next_tokens(self, logits: Any) -> list[int]:
         """The next token of every row: waiting context, or a sample from `logits` (rows, vocabulary)."""
@@ -250,7 +189,7 @@ class _Batch:
         sampling = []
         for position, row in enumerate(rows):
             if row.running and row.pending:
-                tokens[position] = self._read(row)
+                tokens[position] = row.pending.popleft()
             elif row.running:
                 sampling.append(position)
         if not sampling:
@@ -259,7 +198,7 @@ class _Batch:
         if temperature == 0:
             chosen = logprobs.argmax(-1)
         else:
-            drawn = [float(rows[p].uniforms[rows[p].chosen]) for p in sampling]
+            drawn = [float(rows[p].uniforms[rows[p].player.chosen + len(rows[p].turn)]) for p in sampling]
             cumulative = logprobs.exp().cumsum(-1)
             uniforms = logits.new_tensor(drawn)[:, None] * cumulative[:, -1:]
             chosen = torch.searchsorted(cumulative, uniforms, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
@@ -271,44 +210,17 @@ class _Batch:
 
     def _write(self, row: _Row, token: int, logprob: float) -> None:
         """Records a sampled token; at the end of a turn hands it to the episode."""
-        sampled = row.sampled
-        if row.turn_start < 0:
-            row.turn_start = len(sampled.ids)
-        sampled.ids.append(token)
-        sampled.mask.append(1)
-        sampled.logprobs.append(logprob)
-        row.chosen += 1
-        if token in self._chat.turn_ends:
-            self._end_turn(row)
-        elif row.chosen >= self._budget:
-            sampled.episode.stop()
-        if sampled.episode.done:
+        row.turn.append(token)
+        row.logprobs.append(logprob)
+        player = row.player
+        if token not in self._chat.turn_ends and len(row.turn) < player.left:
+            return
+        row.pending.extend(player.take(row.turn, row.logprobs))
+        row.turn, row.logprobs = [], []
+        if player.done:
+            sampled = player.sampled
             tools_ms = sum(call.ms for call in sampled.episode.transcript.tool_calls) if self._on_processor else 0.0
             sampled.duration_ms = self._seconds * 1000 + tools_ms
-
-    def _end_turn(self, row: _Row) -> None:
-        sampled = row.sampled
-        prompt, turn = sampled.ids[: row.turn_start], sampled.ids[row.turn_start :]
-        row.turn_start = -1
-        message: Message | None = self._chat.read(prompt, turn)
-        episode = sampled.episode
-        if message is None:
-            observations = [episode.malformed(self._chat.tokenizer.decode(turn))]
-        else:
-            observations = episode.step(message)
-        if row.chosen >= self._budget:
-            episode.stop()
-        if observations and not episode.done:
-            read = read_next(self._chat, prompt, turn, episode.transcript.messages, len(observations))
-            if read is None:
-                self._fork(row)
-            else:
-                row.pending.extend(read)
-
-    def _fork(self, row: _Row) -> None:
-        sampled = row.sampled
-        sampled.forks.append(Fork(sampled.ids, sampled.mask, sampled.logprobs))
-        sampled.ids, sampled.mask, sampled.logprobs = [], [], []
-        row.pending.extend(self._chat.prompt(sampled.episode.transcript.messages))
-        row.forked = True
-        self._forked.append(row)
+        elif player.anew:
+            row.waits = True
+            self._forked.append(row)
