@@ -1,6 +1,7 @@
 """Adapters: one base in memory, gradients that reach the adapter alone, and the same numbers when it is merged."""
 
 import copy
+import os
 import shutil
 from pathlib import Path
 
@@ -42,8 +43,14 @@ def harmony(factory):
     return small_harmony(factory)
 
 
-@pytest.fixture(scope="module", params=["built-in", "qwen3", "llama-3.2"])
+REAL = os.environ.get("AGENTRL_SMOLLM2")
+"""Folder of a real base, to be tried besides (examples/models/fetch_smollm2.py makes one)."""
+
+
+@pytest.fixture(scope="module", params=["built-in", "qwen3", "llama-3.2", *([REAL] if REAL else [])])
 def base(request, tmp_path_factory, harmony) -> Path:
+    if request.param == REAL:
+        return Path(REAL)
     folder = tmp_path_factory.mktemp("base")
     if request.param == "built-in":
         small_model(harmony).save_pretrained(folder)

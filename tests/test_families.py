@@ -43,6 +43,18 @@ def test_a_family_is_recognised_by_what_its_template_writes(name: str) -> None:
     assert recognise(tokenizer_of(name), None, {}, TOOLS)["renderer"]["name"] == FAMILIES[name].renderer
 
 
+def test_a_conversation_without_instructions_has_those_of_the_workflow(chat: ChatFormat) -> None:
+    """Pairs come without a system message, and live episodes with one: both are read the same."""
+    whole = [{"role": "system", "content": "Help people."}, *ASKED]
+    answer = {"role": "assistant", "content": "On its way."}
+    assert chat.prompt(ASKED) == chat.prompt(whole)
+    assert "Help people." in chat.tokenizer.decode(chat.prompt(ASKED))
+    (without,), (with_them,) = (chat.rows([*messages, answer], first_chosen=1) for messages in (ASKED, whole))
+    assert without.ids == with_them.ids
+    other = [{"role": "system", "content": "Be brief."}, *ASKED]
+    assert chat.prompt(other) != chat.prompt(ASKED)
+
+
 # --- conversations ----------------------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="<[]|/"), min_size=1, max_size=20).map(
@@ -203,7 +215,7 @@ def test_rollout_engine_and_trainer_agree_on_every_family(name: str, tmp_path: A
         for number, task in enumerate(tasks):
             conversation = engine.open(number, 48)
             prompt = chat.prompt(FACTORY.start(task).transcript.messages)
-            first.append(await engine.turn(conversation, prompt, 1.0, 48))
+            first.append((await engine.turn(conversation, prompt, 1.0, 48)).ids)
         engine.stop()
         return first
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.families.base import ChatFormat, Encoded
+from agentrl_resources.families.base import ChatFormat, Encoded, read_next
 from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
 from agentrl_resources.families.talk import Talk
 from agentrl_resources.files import read_json
@@ -26,6 +26,7 @@ __all__ = [
     "load_format",
     "network_of",
     "new_network",
+    "read_next",
     "recognise",
     "train_tokenizer",
 ]

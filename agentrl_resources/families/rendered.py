@@ -359,7 +359,7 @@ class Rendered:
         if self._one_at_a_time:
             messages, _ = _calls_apart(messages, 0)
         own = leading(messages)
-        said = "" if own == self._implied else own or self._instructions
+        said = "" if own and own == self._implied else own or self._instructions
         system = [{"role": "system", "content": self._unforged(said)}] if said else []
         rest = [self._broken(message) for message in messages[len(instructions_of(messages)) :]]
         return [*system, *(_for_library(message, number) for number, message in enumerate(rest))]
