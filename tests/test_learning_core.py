@@ -13,6 +13,7 @@ from agentrl_resources.learning import (
     RewardModel,
     Sampler,
     chosen_logprobs,
+    engine,
     gae,
     new_scorer,
     play_in_turns,
@@ -200,12 +201,18 @@ class Forgetful:
         return {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
 
 
-def test_a_history_that_is_written_anew_forks_the_trajectory(exact, harmony, factory):
+def test_a_history_that_is_written_anew_forks_the_trajectory(exact, harmony, factory, monkeypatch):
     tasks = factory.workflow.tasks("train", 7, 6)
     sampler = Sampler(exact, Forgetful(harmony), factory)
     together = sampler.play(tasks, range(7), 1.0, concurrency=7)
     apart = sampler.play(tasks, range(7), 1.0, concurrency=2)
-    assert [[row.ids for row in one.rows] for one in together] == [[row.ids for row in one.rows] for one in apart]
+    monkeypatch.setattr(engine, "SMALL", 0)
+    at_own_pace = sampler.play(tasks, range(7), 1.0, concurrency=7)
+    for others in (apart, at_own_pace):
+        assert [[row.ids for row in one.rows] for one in others] == [[row.ids for row in one.rows] for one in together]
+        assert [[row.mask for row in one.rows] for one in others] == [
+            [row.mask for row in one.rows] for one in together
+        ]
     rows = [row for one in together for row in one.rows]
     assert len(rows) > 2 * len(tasks)
     for row, expected in zip(rows, chosen_logprobs(exact, rows, 1.0), strict=True):
