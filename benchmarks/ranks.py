@@ -14,7 +14,7 @@ from typing import Any
 
 from agentrl_resources.learning import meeting, new_model, repeatable
 from agentrl_resources.learning.muon import MuonWithAdamW
-from agentrl_resources.learning.sft import language_loss
+from agentrl_resources.learning.sft import counted, language_loss
 from agentrl_resources.side_by_side import cores, side_by_side
 
 WARM_UP = 3
@@ -39,7 +39,8 @@ def steps(say: Any, piece: tuple[Path, int, int, int]) -> list[float]:
             batch = inputs[step % len(inputs)]
             started = time.perf_counter()
             optimizer.zero_grad()
-            loss = language_loss(model, batch["input_ids"][number::count], batch["labels"][number::count], ranks)
+            ids, labels = batch["input_ids"][number::count], batch["labels"][number::count]
+            loss = language_loss(model, ids, labels, ranks.sum(counted(labels).sum()))
             loss.backward()
             ranks.add_gradients(model.parameters(), loss.detach().reshape(1))
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

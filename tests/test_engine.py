@@ -9,7 +9,7 @@ from small_models import ROUNDING, in_double, small_factory, small_harmony, smal
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families.gpt_oss import Harmony
-from agentrl_resources.learning import Engine, Sampler
+from agentrl_resources.learning import Engine, Sampler, batching
 from agentrl_resources.learning import engine as engine_module
 from agentrl_resources.learning.engine import Written, in_common
 from agentrl_resources.workflow import EpisodeFactory, Task
@@ -210,7 +210,7 @@ def test_at_their_own_pace_episodes_are_those_of_the_lock_step(
     tasks = factory.workflow.tasks("train", 12, 3)
     sampler = Sampler(model, harmony, factory)
     together = sampler.play(tasks, range(12), temperature, 12)
-    monkeypatch.setattr(engine_module, "SMALL", 0)
+    monkeypatch.setattr(batching, "SMALL", 0)
     apart = sampler.play(tasks, range(12), temperature, 5)
     for one, other in zip(apart, together, strict=True):
         assert (one.ids, one.mask, one.task) == (other.ids, other.mask, other.task)

@@ -12,8 +12,8 @@ from agentrl_resources.learning import (
     EncodedPair,
     RewardModel,
     Sampler,
+    batching,
     chosen_logprobs,
-    engine,
     gae,
     new_scorer,
     play_in_turns,
@@ -206,7 +206,7 @@ def test_a_history_that_is_written_anew_forks_the_trajectory(exact, harmony, fac
     sampler = Sampler(exact, Forgetful(harmony), factory)
     together = sampler.play(tasks, range(7), 1.0, concurrency=7)
     apart = sampler.play(tasks, range(7), 1.0, concurrency=2)
-    monkeypatch.setattr(engine, "SMALL", 0)
+    monkeypatch.setattr(batching, "SMALL", 0)
     at_own_pace = sampler.play(tasks, range(7), 1.0, concurrency=7)
     for others in (apart, at_own_pace):
         assert [[row.ids for row in one.rows] for one in others] == [[row.ids for row in one.rows] for one in together]

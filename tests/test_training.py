@@ -1,12 +1,28 @@
 """Training: the same work gives the same bits, and the optimizer is what it says it is."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
-from small_models import ROUNDING, expert_episodes, small_factory, small_harmony
+from small_models import (
+    ROUNDING,
+    expert_episodes,
+    in_double,
+    small_critic,
+    small_factory,
+    small_harmony,
+    small_model,
+)
 
-from agentrl_resources.learning import new_model, repeatable, train_sft
-from agentrl_resources.settings import ModelSettings, SftSettings
+from agentrl_resources.learning import (
+    EncodedPair,
+    batching,
+    new_model,
+    repeatable,
+    train_reward_model,
+    train_sft,
+)
+from agentrl_resources.settings import ModelSettings, RewardSettings, SftSettings
 
 pytestmark = pytest.mark.numeric
 
@@ -82,3 +98,33 @@ def test_muon_leaves_what_has_no_gradient_and_does_not_mix_shapes():
     for matrix, old in zip(matrices[:3], before, strict=False):
         expected = 0.1 * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5 * orthogonalized(matrix.grad[None])[0]
         torch.testing.assert_close(old - matrix.detach(), expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_a_step_in_several_passes_is_the_step_in_one(tmp_path, monkeypatch):
+    """SFT and reward model, in float64: what is cut is the memory, not what is learned."""
+    import torch
+
+    factory = small_factory()
+    harmony = small_harmony(factory)
+    rows = [harmony.encode(one.transcript.messages[1:], first_chosen=1) for one in expert_episodes(factory, 12)]
+    pairs = [EncodedPair(better, worse) for better, worse in pairwise(rows)]
+    passes = []
+
+    def trained(tokens):
+        monkeypatch.setattr(batching, "TOKENS_PER_STEP", tokens)
+        repeatable(1)
+        model, scorer = in_double(small_model(harmony)), in_double(small_critic(harmony))
+        model.register_forward_hook(lambda *_: passes.append(1))
+        model.get_decoder().register_forward_hook(lambda *_: passes.append(1))
+        sft, reward = SftSettings(epochs=1, batch_size=4), RewardSettings(epochs=1, batch_size=4)
+        report = train_sft(model, harmony.tokenizer, rows, rows[:2], sft, 1, tmp_path, lambda *_: None)
+        _, loss = train_reward_model(scorer, harmony.tokenizer, pairs, reward, 1, tmp_path, lambda *_: None)
+        weights = [p.detach().flatten() for network in (model, scorer) for p in network.parameters()]
+        return torch.cat(weights), torch.tensor([one for _, one in [*report["loss"], *loss]])
+
+    whole = trained(10**6)
+    at_once, _ = len(passes), passes.clear()
+    parts = trained(1)
+    assert len(passes) > 2 * at_once
+    for one, other in zip(parts, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-7)

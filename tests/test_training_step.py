@@ -6,6 +6,7 @@ from small_models import SMALL, expert_episodes, small_factory, small_harmony, s
 
 from agentrl_resources.families.gpt_oss import pointwise
 from agentrl_resources.families.gpt_oss.experts import FEW
+from agentrl_resources.learning import batching
 from agentrl_resources.learning.batching import before, chosen_logprobs, logits_where, model_inputs, pad
 from agentrl_resources.learning.sft import language_loss
 
@@ -61,6 +62,45 @@ def test_the_loss_and_its_gradients_are_those_of_the_whole_logits(model, episode
     weights = list(model.parameters())
     for ours, theirs in zip(torch.autograd.grad(short, weights), torch.autograd.grad(plain, weights), strict=True):
         close(ours, theirs)
+
+
+def test_logits_that_are_asked_part_by_part_give_the_same_loss_and_gradients(model, episodes, inputs, monkeypatch):
+    labels = torch.full_like(inputs["input_ids"], -100)
+    for row, episode in enumerate(episodes):
+        labels[row, : len(episode.ids)] = torch.tensor(
+            [token if chosen else -100 for token, chosen in zip(episode.ids, episode.mask, strict=True)]
+        )
+
+    def learned(at_once):
+        monkeypatch.setattr(batching, "LOGITS_AT_ONCE", at_once)
+        model.zero_grad()
+        loss = language_loss(model, inputs["input_ids"], labels)
+        loss.backward()
+        logprobs = [value for row in chosen_logprobs(model, episodes, 0.7) for value in row]
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        return [loss.detach(), torch.tensor(logprobs), *gradients]
+
+    asked = []
+    ask = torch.nn.functional.cross_entropy
+
+    def remembered(logits, *rest, **more):
+        asked.append(len(logits))
+        return ask(logits, *rest, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", remembered)
+    whole = learned(2**26)
+    assert len(asked) == 1
+    parts = learned(7 * model.config.vocab_size)
+    assert len(asked) > 5
+    for one, other in zip(parts, whole, strict=True):
+        close(one, other)
+
+
+@pytest.mark.parametrize(("rows", "longest", "at_once"), [(16, 100, 16), (16, 2048, 4), (3, 9000, 1), (5, 0, 5)])
+def test_a_steps_rows_are_cut_so_that_a_pass_has_room(model, rows, longest, at_once):
+    cut = batching.slices_of_a_step(model, rows, longest)
+    assert [row for part in cut for row in range(rows)[part]] == list(range(rows))
+    assert len(range(rows)[cut[0]]) == at_once
 
 
 def test_logits_at_some_places_are_those_of_the_whole(model, episodes, inputs):

@@ -5,6 +5,7 @@ from agentrl_resources.learning.adapters import copied, how_far, learned
 from agentrl_resources.learning.batching import chosen_logprobs
 from agentrl_resources.learning.engine import Engine
 from agentrl_resources.learning.export import export_policy
+from agentrl_resources.learning.memory import free_memory, refuse_what_does_not_fit
 from agentrl_resources.learning.model import (
     load_policy,
     load_scorer,
@@ -37,6 +38,7 @@ __all__ = [
     "chosen_logprobs",
     "copied",
     "export_policy",
+    "free_memory",
     "gae",
     "hash_seed",
     "how_far",
@@ -48,6 +50,7 @@ __all__ = [
     "new_model",
     "new_scorer",
     "play_in_turns",
+    "refuse_what_does_not_fit",
     "repeatable",
     "sample_replies",
     "save_network",

@@ -66,7 +66,7 @@ def digest_of_base(place: str) -> str:
     Raises:
         AgentRLError: there are none.
     """
-    folder = _folder(place)
+    folder = folder_of(place)
     files = [folder / "config.json", *(file for kind in _WEIGHT_FILES for file in sorted(folder.glob(kind)))]
     found = [file for file in files if file.is_file()]
     if len(found) < 2:
@@ -202,7 +202,8 @@ def _inject(network: Any, config: Any) -> Any:
     return network
 
 
-def _folder(place: str) -> Path:
+def folder_of(place: str) -> Path:
+    """The folder of a base: it is one, or a hub id whose files this machine has. AgentRLError when it is neither."""
     if Path(place).is_dir():
         return Path(place)
     from huggingface_hub import snapshot_download

@@ -34,6 +34,26 @@ def micro_batches(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH) -> Ite
         yield group
 
 
+TOKENS_PER_STEP = 8192
+"""The same for a small model's training step, whose sums are in one pass up to here."""
+LOGITS_AT_ONCE = 2**26
+"""Numbers that the head makes at once, 256 MiB in float32: a large vocabulary's logits of all of a batch's agent tokens
+would be most of a step's memory."""
+SMALL = 10_000_000
+"""Parameters up to which a model is small: a pass costs handing out work, more than computing it."""
+
+
+def is_small(model: Any) -> bool:
+    return sum(weights.numel() for weights in model.parameters()) <= SMALL
+
+
+def slices_of_a_step(model: Any, rows: int, longest: int) -> list[slice]:
+    """How a training step's padded rows are cut into passes; a pass has at least one row."""
+    tokens = TOKENS_PER_STEP if is_small(model) else TOKENS_PER_BATCH
+    at_once = max(1, tokens // max(1, longest))
+    return [slice(start, start + at_once) for start in range(0, rows, at_once)]
+
+
 BUCKET = 16
 """Batches among which sequences are sorted by length."""
 
@@ -92,24 +112,46 @@ def upcast(tensor: Any) -> Any:
     return tensor.float() if tensor.element_size() < 4 else tensor
 
 
-def logits_where(model: Any, inputs: Mapping[str, Any], where: Any) -> Any:
-    """What a causal language model says of the next token, at some places only.
+def asked_where(model: Any, inputs: Mapping[str, Any], where: Any, answers: Any, ask: Callable[..., Any]) -> Any:
+    """What `ask` says of a causal language model's logits for the next token, at some places only.
 
-    The head, with its logits over the whole vocabulary, is a large part of a small model's work, and only what follows
-    an agent's token is ever asked.
+    The head, with its logits over the whole vocabulary, is a large part of a small model's work and of a large one's
+    memory, and only what follows an agent's token is ever asked. Where these are many, they are asked part by part, and
+    once more in the backward pass, so that one part's logits are in memory at a time.
 
     Args:
         model: a causal language model.
         inputs: what its forward pass takes, padded on the right.
         where: (batch, tokens), true where the next token is asked for; false in the last column.
+        answers: (places), the token that follows each place, in the order of `where`.
+        ask: (logits (places, vocabulary) in float32 or better, answers) -> (places, ...) or (1, ...).
 
     Returns:
-        (places, vocabulary), in the order of `where`, in float32 or better.
+        What `ask` said, part after part.
     """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
     if not _head_is_all(model):
-        return upcast(model(**inputs).logits[where])
+        return ask(upcast(model(**inputs).logits[where]), answers)
     hidden = model.get_decoder()(**inputs).last_hidden_state[where]
-    return upcast(model.get_output_embeddings()(hidden))
+    head = model.get_output_embeddings()
+
+    def of_part(hidden: Any, answers: Any) -> Any:
+        return ask(upcast(head(hidden)), answers)
+
+    at_once = max(1, LOGITS_AT_ONCE // model.config.get_text_config().vocab_size)
+    if len(hidden) <= at_once:
+        return of_part(hidden, answers)
+    parts = zip(hidden.split(at_once), answers.split(at_once), strict=True)
+    return torch.cat([checkpoint(of_part, *part, use_reentrant=False) for part in parts])
+
+
+def logits_where(model: Any, inputs: Mapping[str, Any], where: Any) -> Any:
+    """The logits themselves: (places, vocabulary), in the order of `where`; see `asked_where`."""
+    import torch
+
+    return asked_where(model, inputs, where, torch.zeros_like(inputs["input_ids"][where]), lambda logits, _: logits)
 
 
 _HEADS: MutableMapping[Any, bool] = WeakKeyDictionary()
@@ -157,8 +199,11 @@ def chosen_logprobs(model: Any, episodes: Sequence["Tokens"], temperature: float
     def of_batch(batch: list["Tokens"]) -> list[list[float]]:
         inputs = model_inputs([episode.ids for episode in batch], model.device)
         mask = pad([episode.mask for episode in batch]).to(model.device)
-        logprobs = torch.log_softmax(logits_where(model, inputs, before(mask)) / (temperature or 1.0), dim=-1)
-        picked = logprobs.gather(-1, inputs["input_ids"][mask.bool()][:, None])[:, 0]
+
+        def of_answers(logits: Any, answers: Any) -> Any:
+            return torch.log_softmax(logits / (temperature or 1.0), dim=-1).gather(-1, answers[:, None])[:, 0]
+
+        picked = asked_where(model, inputs, before(mask), inputs["input_ids"][mask.bool()], of_answers)
         return [row.tolist() for row in picked.split(mask.sum(1).tolist())]
 
     return in_micro_batches(episodes, of_batch, length=lambda episode: len(episode.ids))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning.batching import upcast
+from agentrl_resources.learning.batching import is_small, upcast
 from agentrl_resources.learning.layers import FULL, SLIDING, masks_for
 
 _COMPUTING = threading.Lock()
@@ -34,8 +34,6 @@ READ_AT_ONCE = 2048
 
 SHARED_FROM = 64
 """Tokens that a beginning must have in common with another conversation's to be copied from it, not read."""
-SMALL = 10_000_000
-"""Parameters up to which a model computes with one thread: small products lose more to handing out than they gain."""
 
 
 @dataclass(frozen=True)
@@ -342,10 +340,6 @@ class Engine:
             if token in self._turn_ends or len(turn.ids) >= turn.limit:
                 row.turn = None
                 turn.finish(Written(turn.ids, turn.logprobs))
-
-
-def is_small(model: Any) -> bool:
-    return sum(weights.numel() for weights in model.parameters()) <= SMALL
 
 
 def in_common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -24,10 +24,10 @@ from typing import Any
 from agentrl_resources.learning.adapters import copied, learned, put_back
 from agentrl_resources.learning.batching import (
     Tokens,
+    asked_where,
     before,
     chosen_logprobs,
     in_micro_batches,
-    logits_where,
     micro_batches,
     model_inputs,
     pad,
@@ -339,12 +339,16 @@ class PpoTrainer:
         import torch
 
         inputs = model_inputs([episode.ids for episode in episodes], self.policy.device)
-        logits = logits_where(self.policy, inputs, before(mask)) / self.settings.temperature
-        distribution = torch.log_softmax(logits, dim=-1)
-        logprobs = distribution.gather(-1, inputs["input_ids"][mask][:, None])[:, 0]
-        if self.settings.entropy_coefficient == 0:
-            distribution = distribution.detach()
-        return logprobs, -(distribution.exp() * distribution).sum(-1)
+
+        def ask(logits: Any, answers: Any) -> Any:
+            distribution = torch.log_softmax(logits / self.settings.temperature, dim=-1)
+            logprobs = distribution.gather(-1, answers[:, None])[:, 0]
+            if self.settings.entropy_coefficient == 0:
+                distribution = distribution.detach()
+            return torch.stack([logprobs, -(distribution.exp() * distribution).sum(-1)], dim=1)
+
+        said = asked_where(self.policy, inputs, before(mask), inputs["input_ids"][mask], ask)
+        return said[:, 0], said[:, 1]
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         """Clipped steps over the rollout, until one is not finite."""

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.families import Encoded
-from agentrl_resources.learning.batching import Tokens, bucketed_order, in_micro_batches, model_inputs, pad, upcast
+from agentrl_resources.learning.batching import (
+    Tokens,
+    bucketed_order,
+    in_micro_batches,
+    model_inputs,
+    pad,
+    slices_of_a_step,
+    upcast,
+)
 from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
@@ -92,6 +100,7 @@ def train_reward_model(
     Returns:
         The reward model, and its training loss as (step, nats per pair).
     """
+    import torch
     from datasets import Dataset
     from torch.nn.functional import logsigmoid
     from trl import RewardConfig, RewardTrainer
@@ -100,14 +109,22 @@ def train_reward_model(
         """TRL's trainer, with the score read from all of the agent's tokens."""
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            of_pairs = inputs.pop("of_pairs")
             chosen, rejected = running_scores(model, **inputs)[:, -1].chunk(2)
             # the data say nothing of the two together, so they are held around 0: episodes of different tasks compare
             centered = settings.centering * (chosen + rejected).square()
-            return (centered - logsigmoid(chosen - rejected)).sum() / ranks.sum(chosen.new_tensor(len(chosen)))
+            return (centered - logsigmoid(chosen - rejected)).sum() / of_pairs
 
-        def training_step(self, model: Any, *arguments: Any, **named: Any) -> Any:
-            loss = super().training_step(model, *arguments, **named)
-            return ranks.add_gradients(model.parameters(), loss.reshape(1))[0]
+        def training_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
+            sides = {name: inputs[name].chunk(2) for name in ("input_ids", "mask")}
+            pairs, longest = sides["mask"][0].shape
+            of_pairs = ranks.sum(torch.tensor(float(pairs), device=inputs["mask"].device))
+            losses = []
+            for rows in slices_of_a_step(model, pairs, 2 * longest):
+                part = {name: torch.cat([side[rows] for side in both]) for name, both in sides.items()}
+                part |= {"use_cache": False, "of_pairs": of_pairs}
+                losses.append(super().training_step(model, part, *arguments, **named))
+            return ranks.add_gradients(model.parameters(), sum(losses).reshape(1))[0]
 
     def collate(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         sides = [Encoded(row[f"{side}_ids"], row[f"{side}_mask"]) for side in ("chosen", "rejected") for row in rows]

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrl_resources.families import ChatFormat
-from agentrl_resources.learning.batching import upcast
+from agentrl_resources.learning.batching import is_small, upcast
 from agentrl_resources.learning.continuous import Policy, play_at_own_pace
-from agentrl_resources.learning.engine import is_small
 from agentrl_resources.learning.layers import KINDS, masks_for
 from agentrl_resources.learning.player import Player, SampledEpisode
 from agentrl_resources.workflow import EpisodeFactory, Task, ToolThread

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.families import Encoded
-from agentrl_resources.learning.batching import before, bucketed_order, logits_where
+from agentrl_resources.learning.batching import asked_where, before, bucketed_order, slices_of_a_step
 from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.settings import SftSettings
 
@@ -38,13 +38,19 @@ def train_sft(
         """TRL's trainer, whose loss asks the head only about the tokens that count."""
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-            shared = ranks if model.training else ALONE  # the hold-out is judged by each rank for itself
-            loss = language_loss(model, inputs["input_ids"], inputs["labels"], shared)
+            loss = language_loss(model, inputs["input_ids"], inputs["labels"], inputs.get("of_tokens"))
             return (loss, {}) if return_outputs else loss
 
-        def training_step(self, model: Any, *arguments: Any, **named: Any) -> Any:
-            loss = super().training_step(model, *arguments, **named)
-            return ranks.add_gradients(model.parameters(), loss.reshape(1))[0]
+        def training_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
+            ids, labels = inputs["input_ids"], inputs["labels"]
+            of_tokens = ranks.sum(counted(labels).sum())
+            losses = [
+                super(AgentTokensTrainer, self).training_step(
+                    model, {"input_ids": ids[rows], "labels": labels[rows], "of_tokens": of_tokens}, *arguments, **named
+                )
+                for rows in slices_of_a_step(model, *ids.shape)
+            ]
+            return ranks.add_gradients(model.parameters(), sum(losses).reshape(1))[0]
 
     lengths = [len(row.ids) for row in train]
     order = ranks.share(bucketed_order(lengths, settings.batch_size, settings.epochs, seed))
@@ -70,17 +76,29 @@ def train_sft(
     return {"loss": logged, "holdout_loss": trainer.evaluate()["eval_loss"]}
 
 
-def language_loss(model: Any, ids: Any, labels: Any, ranks: Ranks = ALONE) -> Any:
-    """Mean cross-entropy, nats per token, over the tokens that have a label (not -100).
+def language_loss(model: Any, ids: Any, labels: Any, of_tokens: Any = None) -> Any:
+    """Cross-entropy in nats, summed over the tokens that have a label (not -100) and divided by their number.
 
-    `ids`, `labels`: (batch, tokens), padded on the right. With several ranks this one's part of the mean over all.
+    `ids`, `labels`: (batch, tokens), padded on the right. `of_tokens`: the number to divide by, where these are only a
+    part of what the mean is of.
     """
     from torch.nn.functional import cross_entropy
 
+    counts = counted(labels)
+
+    def ask(logits: Any, answers: Any) -> Any:
+        return cross_entropy(logits, answers, reduction="sum").reshape(1)
+
+    inputs = {"input_ids": ids, "use_cache": False}
+    whole = asked_where(model, inputs, before(counts), labels[counts], ask).sum()
+    return whole / (counts.sum() if of_tokens is None else of_tokens)
+
+
+def counted(labels: Any) -> Any:
+    """Which tokens have a label and something before them that predicts them: like `labels`, of bool."""
     counts = labels != -100
-    counts[:, 0] = False  # nothing predicts it
-    asked = logits_where(model, {"input_ids": ids, "use_cache": False}, before(counts))
-    return cross_entropy(asked, labels[counts], reduction="sum") / ranks.sum(counts.sum())
+    counts[:, 0] = False
+    return counts
 
 
 def optimizer_for(model: Any, learning_rate: float, matrix_learning_rate: float | None) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from importlib import import_module
 
-from agentrl_resources.learning import repeatable
+from agentrl_resources.learning import free_memory, refuse_what_does_not_fit, repeatable
 from agentrl_resources.stages.request import Progress, StageRequest, load_chat, read_request
 
 STAGES = {
@@ -24,6 +24,8 @@ def stage(name: str) -> Callable[[StageRequest], None]:
     run = import_module(f"{__name__}.{STAGES[name]}").run
 
     def repeatably(request: StageRequest) -> None:
+        if needs := refuse_what_does_not_fit(name, request.settings, free_memory()):
+            request.progress(0, 1, needs)
         repeatable(request.settings.seed)
         run(request)
 
