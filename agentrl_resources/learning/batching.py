@@ -34,8 +34,8 @@ def micro_batches(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH) -> Ite
         yield group
 
 
-TOKENS_PER_STEP = 8192
-"""The same for a small model's training step, whose sums are in one pass up to here."""
+TOKENS_PER_STEP = 16_384
+"""The same for a small model's training step: 16 pairs of 512 tokens are one pass."""
 LOGITS_AT_ONCE = 2**26
 """Numbers that the head makes at once, 256 MiB in float32: a large vocabulary's logits of all of a batch's agent tokens
 would be most of a step's memory."""
