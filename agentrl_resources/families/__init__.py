@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.families import gpt_oss
 from agentrl_resources.families.base import ChatFormat, Encoded, read_next
 from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
 from agentrl_resources.families.talk import Talk
@@ -35,19 +36,11 @@ BUILT_IN = "gpt_oss"
 """The family of the model that is built when the workflow file names no base."""
 FORMAT_FILE = "conversations.json"
 """Stands in every tokenizer and model folder that is made here."""
-RENDERED = "rendered"
-
-
-def _conversations(family: str) -> Any:
-    # named one by one, here and below: whoever follows the code from a stage to what it uses finds them
-    from agentrl_resources.families import gpt_oss, rendered
-
-    return {BUILT_IN: gpt_oss, RENDERED: rendered}[family]
 
 
 def built_in() -> Any:
     """The module of the built-in model's tokenizer and format."""
-    return _conversations(BUILT_IN)
+    return gpt_oss
 
 
 def new_network(settings: ModelSettings, tokenizer: Any) -> Any:
@@ -86,7 +79,11 @@ def load_format(
         instructions: open every conversation that has no system message of its own.
         implied: a system message that says this is not written.
     """
-    return _conversations(description["family"]).chat_format(tokenizer, description, tools, instructions, implied)
+    if description["family"] == BUILT_IN:
+        return Harmony(tokenizer, tools, instructions, implied)
+    from agentrl_resources.families.rendered import Rendered
+
+    return Rendered(tokenizer, description["renderer"], tools, instructions, implied)
 
 
 def recognise(
@@ -106,4 +103,6 @@ def recognise(
     """
     if renderer == BUILT_IN or (renderer is None and built_in().speaks(tokenizer)):
         return {"family": BUILT_IN}
-    return _conversations(RENDERED).described(tokenizer, renderer, options, tools)
+    from agentrl_resources.families import rendered
+
+    return rendered.described(tokenizer, renderer, options, tools)

@@ -24,16 +24,6 @@ _OPAQUE = "default"
 _ASKED: list[Message] = [{"role": "system", "content": "Help."}, {"role": "user", "content": "Where is it?"}]
 
 
-def chat_format(
-    tokenizer: Any,
-    description: Mapping[str, Any],
-    tools: Sequence[dict[str, Any]] | None,
-    instructions: str | None,
-    implied: str | None = None,
-) -> "Rendered":
-    return Rendered(tokenizer, description["renderer"], tools, instructions, implied)
-
-
 def described(
     tokenizer: Any, name: str | None, options: Mapping[str, Any], tools: Sequence[dict[str, Any]] | None
 ) -> dict[str, Any]:

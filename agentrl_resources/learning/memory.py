@@ -31,7 +31,7 @@ CHARACTERS_A_TOKEN = 3
 
 
 @dataclass(frozen=True)
-class Base:
+class Sizes:
     """Sizes of a causal language model, as its folder tells them."""
 
     parameters: int
@@ -46,7 +46,7 @@ class Base:
     bytes_each: int
 
 
-def base_in(place: str, dtype: str | None) -> Base:
+def base_in(place: str, dtype: str | None) -> Sizes:
     """Reads configuration and the heads of the weight files, not the weights.
 
     Raises:
@@ -67,7 +67,7 @@ def base_in(place: str, dtype: str | None) -> Base:
     linear = sum(sum(shape) for name, shape in shapes.items() if len(shape) == 2 and name.endswith("proj.weight"))
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return Base(
+    return Sizes(
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         linear=linear,
         vocabulary=config.vocab_size,
@@ -79,7 +79,7 @@ def base_in(place: str, dtype: str | None) -> Base:
     )
 
 
-def needed(base: Base, settings: Settings) -> dict[str, float]:
+def needed(base: Sizes, settings: Settings) -> dict[str, float]:
     """GiB that each stage needs at most, by the stage's name."""
     longest = settings.preferences.max_characters // CHARACTERS_A_TOKEN
     weights = base.parameters * base.bytes_each

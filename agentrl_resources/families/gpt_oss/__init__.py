@@ -1,12 +1,11 @@
 """GPT-OSS, the family of the built-in model: its Harmony format here, its networks in `network`."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentrl_resources.families.gpt_oss.harmony import Harmony
 from agentrl_resources.families.gpt_oss.tokenizer import train_tokenizer
 
-__all__ = ["Harmony", "chat_format", "speaks", "train_tokenizer"]
+__all__ = ["Harmony", "speaks", "train_tokenizer"]
 
 _CONTROL = ("<|channel|>", "<|call|>", "<|return|>")
 
@@ -15,13 +14,3 @@ def speaks(tokenizer: Any) -> bool:
     """Whether a tokenizer has Harmony's control tokens."""
     known = tokenizer.get_added_vocab()
     return all(token in known for token in _CONTROL)
-
-
-def chat_format(
-    tokenizer: Any,
-    description: Mapping[str, Any],
-    tools: Sequence[dict[str, Any]] | None,
-    instructions: str | None,
-    implied: str | None = None,
-) -> Harmony:
-    return Harmony(tokenizer, tools, instructions, implied)
