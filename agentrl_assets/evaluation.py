@@ -44,6 +44,7 @@ def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
         *(f"evaluation.{name}" for name in ("temperature", "greedy_control", "greedy_tasks", "concurrency")),
         "workflow.baseline",
         "workflow.reward_model",
+        "engine.kind",
         "seed",
         workflow=True,
     ),

@@ -19,7 +19,9 @@ REFUSAL_DRIFT = 0.10
     owners=["team:ml"],
     kinds={"pytorch", "huggingface"},
     deps=["sft_checkpoint", "reward_model"],
-    code_version=code_version(stage_code("ppo_policy"), "ppo", "workflow.policy_training", "seed", workflow=True),
+    code_version=code_version(
+        stage_code("ppo_policy"), "ppo", "workflow.policy_training", "engine.kind", "seed", workflow=True
+    ),
     pool="training",
 )
 def ppo_policy(context: dg.AssetExecutionContext, training: Training) -> dg.MaterializeResult:

@@ -97,7 +97,12 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
     kinds={"pytorch", "jsonl"},
     deps=["cleaned_preference_data", "sft_checkpoint", "rubric"],
     code_version=code_version(
-        stage_code("on_policy_preference_data"), "on_policy", "seed", "evaluation.concurrency", workflow=True
+        stage_code("on_policy_preference_data"),
+        "on_policy",
+        "engine.kind",
+        "seed",
+        "evaluation.concurrency",
+        workflow=True,
     ),
     pool="training",
 )

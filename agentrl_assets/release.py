@@ -1,5 +1,7 @@
 """The release bundle: one manifest that versions model, reward model, data, evidence and verdicts together."""
 
+from typing import Any
+
 import dagster as dg
 
 from agentrl_assets.gates import stored_evidence, verdicts_on
@@ -7,8 +9,10 @@ from agentrl_assets.project import code_version
 from agentrl_assets.reporting import table
 from agentrl_resources.dagster_history import check_answer, out_of_date
 from agentrl_resources.dagster_resources import PROJECT, Workspace
-from agentrl_resources.files import digest_json
+from agentrl_resources.families import digest_of_template, format_of
+from agentrl_resources.files import Artifact, digest_json
 from agentrl_resources.release import Manifest, build_manifest
+from agentrl_resources.workflow import EpisodeFactory
 
 PARTS = {
     "rubric": "rubric",
@@ -59,6 +63,7 @@ def release_bundle(context: dg.AssetExecutionContext, workspace: Workspace) -> d
             parent=parent,
             rollback_target=rollback_target,
             lock_file=LOCK_FILE,
+            conversations=_conversations(workspace, artifacts["policy"]),
         )
 
     manifest = bundled(champion, champion)
@@ -104,6 +109,17 @@ def refuse_unless_gates_pass(instance: dg.DagsterInstance, workspace: Workspace)
         raise dg.Failure(f"No release: gate {gate} {reasons[checked.answer]}", allow_retries=False)
 
 
+def _conversations(workspace: Workspace, policy: Artifact) -> dict[str, Any]:
+    """How the policy of a release reads and writes, which training, evaluation and traffic have in common."""
+    factory = EpisodeFactory(workspace.workflow)
+    return {
+        **format_of(policy.path),
+        "template_sha256": digest_of_template(policy.path),
+        "instructions": factory.workflow.instructions,
+        "tools": factory.tools,
+    }
+
+
 def _first_champion(context: dg.AssetExecutionContext, workspace: Workspace) -> str:
     """Where there is no champion yet, the SFT baseline becomes the first one: what a rollback goes back to."""
     registry = workspace.registry
@@ -117,6 +133,7 @@ def _first_champion(context: dg.AssetExecutionContext, workspace: Workspace) -> 
         parent=None,
         rollback_target=None,
         lock_file=LOCK_FILE,
+        conversations=_conversations(workspace, artifacts["policy"]),
     )
     baseline = registry.add(manifest)
     registry.promote(baseline, who="release_bundle", why="the baseline is the first champion", seen=registry.pointers())

@@ -252,6 +252,11 @@ class PpoSettings(StrictModel):
     """The final policy has the mean of the weights after so many of the last updates."""
     temperature: Positive = 1.0
     """Sampling temperature of rollouts."""
+    mismatch_correction: Literal["sequence_mask", "token", "none"] = "sequence_mask"
+    """What is done where trainer and sampler give the same tokens other probabilities: leave out episodes that the
+    trainer finds more than `mismatch_cap` times as likely, weigh each token by the ratio up to the cap, or nothing."""
+    mismatch_cap: Annotated[float, Field(gt=1)] = 3.0
+    """Largest ratio of the two."""
 
 
 class EvaluationSettings(StrictModel):
@@ -351,9 +356,43 @@ much, which Schulman et al. 2025 ("LoRA without regret") found best from 1 B to 
 """
 
 
+class EngineSettings(StrictModel):
+    """What samples the policies' tokens in rollouts, on-policy pairs and evaluation."""
+
+    kind: Literal["local", "vllm"] = "local"
+    """`local`: the stage's own processes. `vllm`: a vLLM server, in an environment of its own."""
+    url: str | None = None
+    """A server that runs (`http://host:8000`), serves the base and sees this machine's files; nothing: a stage starts
+    one for as long as it samples."""
+    key_variable: str | None = None
+    """Environment variable that holds this server's API key."""
+    python: Name = "python3"
+    """Interpreter of an environment that has vLLM, for a server that is started."""
+    arguments: tuple[str, ...] = ()
+    """Further options of a server that is started, such as `--enforce-eager`."""
+    publish: Literal["adapter", "weights"] | None = None
+    """How a policy gets there: as an adapter under a new name each time, or as all weights, of which a server has one
+    set at a time; nothing: as what `policy.adapter` says."""
+    patience_seconds: Positive = 300.0
+    """Time for a server to start, to answer, and to come back when it went away."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "EngineSettings":
+        if self.kind == "local" and self.url is not None:
+            raise ValueError("url is of a server, and kind is `local`: set kind: vllm")
+        return self
+
+
 class ComputeSettings(StrictModel):
     """What the work is done with. Results do not depend on it, but for rounding."""
 
+    kind: Literal["local", "ray"] = "local"
+    """Where on-policy pairs and the evaluation are sampled, in pieces: by processes of this machine, one a core, or by
+    the workers of a Ray cluster, which see the same files."""
+    address: str | None = None
+    """Of the Ray cluster (`host:6379`); nothing: one is started on this machine for as long as a stage samples."""
+    workers: Count | None = None
+    """Pieces that the work is cut into on Ray; nothing: as many as the cluster has cores."""
     training_processes: Count = 1
     """Processes that share each step of SFT, reward model and PPO, as far as the batch can be divided. They divide the
     cores among them, and each has the whole model in memory."""
@@ -379,11 +418,14 @@ class Settings(StrictModel):
     rollback: RollbackSettings = RollbackSettings()
     gateway: GatewaySettings = GatewaySettings()
     canary: CanarySettings = CanarySettings()
+    engine: EngineSettings = EngineSettings()
     compute: ComputeSettings = ComputeSettings()
 
     @model_validator(mode="after")
     def _for_the_model_that_learns(self) -> "Settings":
         """Gives what the file leaves open the defaults of the kind of model that it names."""
+        if self.engine.kind != "local" and self.compute.training_processes > 1:
+            raise ValueError("compute.training_processes is more than 1: they would each publish to engine.kind `vllm`")
         if self.model.base is None:
             if self.policy.adapter == "lora":
                 raise ValueError("policy.adapter is `lora`, but there is no model.base whose weights it could stand on")

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from training_step import SETTINGS, batches
 
-from agentrl_resources.learning import Engine, Sampler, new_model, repeatable
-from agentrl_resources.learning import engine as engine_module
+from agentrl_resources.engines import Engine, LocalEngine
+from agentrl_resources.engines import local as engine_module
+from agentrl_resources.learning import Sampler, new_model, repeatable
 from agentrl_resources.side_by_side import Say, cores, side_by_side
 from agentrl_resources.workflow import EpisodeFactory, load_workflow
 
@@ -67,7 +68,7 @@ def engines_in_one_process(in_turn: bool, at_once: int) -> float:
     model, _ = policy()
     lock = engine_module._COMPUTING
     engine_module._COMPUTING = lock if in_turn else contextlib.nullcontext()  # type: ignore[assignment]
-    engines = [Engine(model, (), rows=at_once) for _ in range(2)]
+    engines = [LocalEngine(model, (), rows=at_once) for _ in range(2)]
     try:
         return asyncio.run(conversations(engines, at_once, 100))
     finally:

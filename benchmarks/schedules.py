@@ -15,9 +15,9 @@ from unittest import mock
 
 import torch
 
-from agentrl_resources.learning import Engine, load_policy, repeatable
-from agentrl_resources.learning import engine as engines
-from agentrl_resources.learning.cache import buffered_cache
+from agentrl_resources.engines import LocalEngine, buffered_cache
+from agentrl_resources.engines import local as engines
+from agentrl_resources.learning import load_policy, repeatable
 
 TAIL = 40
 
@@ -33,7 +33,7 @@ def one_token_a_pass(model: Any, prompts: list[list[int]], written: int) -> None
 
 
 def at_own_pace(model: Any, prompts: list[list[int]], written: int) -> None:
-    engine = Engine(model, (), len(prompts))
+    engine = LocalEngine(model, (), len(prompts))
 
     async def all_of_them() -> None:
         turns = [engine.turn(engine.open(0, written), ids, 0.0, written) for ids in prompts]

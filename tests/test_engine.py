@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from small_models import ROUNDING, in_double, small_factory, small_harmony, small_model
 
+from agentrl_resources.engines import Engine, LocalEngine, Written, layers
+from agentrl_resources.engines import local as engine_module
+from agentrl_resources.engines.local import in_common
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families.gpt_oss import Harmony
-from agentrl_resources.learning import Engine, Sampler, batching
-from agentrl_resources.learning import engine as engine_module
-from agentrl_resources.learning.engine import Written, in_common
+from agentrl_resources.learning import Sampler
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 pytestmark = pytest.mark.numeric
@@ -68,7 +69,7 @@ def test_tokens_are_those_of_a_rollout_whoever_else_is_served(parts: Any, temper
     factory, harmony, model = parts
     tasks = factory.workflow.tasks("train", 12, 3)
     alone = Sampler(model, harmony, factory).play(tasks, range(12), temperature, 12)
-    engine = Engine(model, harmony.turn_ends, rows)
+    engine = LocalEngine(model, harmony.turn_ends, rows)
     shuffled = random.Random(rows)
 
     async def all_at_once() -> list[list[int]]:
@@ -93,7 +94,7 @@ def test_what_is_read_ahead_changes_no_token(
     monkeypatch.setattr(engine_module, "READ_AT_ONCE", at_once)
     tasks = factory.workflow.tasks("train", 9, 5)
     alone = Sampler(model, harmony, factory).play(tasks, range(9), 1.0, 9)
-    engine = Engine(model, harmony.turn_ends, 4)
+    engine = LocalEngine(model, harmony.turn_ends, 4)
 
     async def all_at_once() -> list[list[int]]:
         return await asyncio.gather(*(play(engine, parts, task, seed, 1.0) for seed, task in enumerate(tasks)))
@@ -108,7 +109,7 @@ def test_a_prompt_takes_one_pass_and_each_token_after_it_another(parts: Any) -> 
     factory, harmony, model = parts
     prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
     counted = Counted(model)
-    engine = Engine(counted, (), rows=1)
+    engine = LocalEngine(counted, (), rows=1)
     asyncio.run(engine.turn(engine.open(0, BUDGET), prompt, 1.0, 5))
     engine.stop()
     assert counted.read == [(1, len(prompt) - 1)] + 5 * [(1, 1)]
@@ -117,7 +118,7 @@ def test_a_prompt_takes_one_pass_and_each_token_after_it_another(parts: Any) -> 
 def test_a_closed_conversation_leaves_its_row_and_disturbs_nobody(parts: Any) -> None:
     factory, harmony, model = parts
     tasks = factory.workflow.tasks("train", 8, 3)
-    engine = Engine(model, harmony.turn_ends, rows=2)
+    engine = LocalEngine(model, harmony.turn_ends, rows=2)
 
     async def some_leave() -> tuple[list[int], list[Any]]:
         alone = await play(engine, parts, tasks[0], 0, 1.0)
@@ -141,7 +142,7 @@ def test_a_closed_conversation_leaves_its_row_and_disturbs_nobody(parts: Any) ->
 def test_a_turn_ends_at_its_limit_and_the_conversation_at_its_budget(parts: Any) -> None:
     factory, harmony, model = parts
     prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
-    engine = Engine(model, (), rows=1)
+    engine = LocalEngine(model, (), rows=1)
 
     async def turns() -> list[int]:
         conversation = engine.open(0, BUDGET)
@@ -160,7 +161,7 @@ def test_a_model_is_served_in_the_precision_that_it_is_stored_in(parts: Any, dty
 
     factory, harmony, _ = parts
     model = in_double(small_model(harmony)) if dtype == "float64" else small_model(harmony).to(getattr(torch, dtype))
-    engine = Engine(model, (), rows=2)
+    engine = LocalEngine(model, (), rows=2)
     prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
 
     async def both() -> list[Written]:
@@ -174,7 +175,7 @@ def test_a_model_is_served_in_the_precision_that_it_is_stored_in(parts: Any, dty
 def test_tokens_are_told_as_they_come(parts: Any) -> None:
     factory, harmony, model = parts
     prompt = harmony.prompt(factory.start(factory.workflow.tasks("train", 1, 3)[0]).transcript.messages)
-    engine = Engine(model, (), rows=1)
+    engine = LocalEngine(model, (), rows=1)
     told: list[int] = []
     written = asyncio.run(engine.turn(engine.open(0, BUDGET), prompt, 1.0, BUDGET, told.append))
     engine.stop()
@@ -189,7 +190,7 @@ def test_a_model_that_fails_fails_every_turn_and_says_so(parts: Any) -> None:
         def __call__(self, **_: Any) -> Any:
             raise RuntimeError("out of memory")
 
-    engine = Engine(Broken(model), harmony.turn_ends, rows=2)
+    engine = LocalEngine(Broken(model), harmony.turn_ends, rows=2)
 
     async def both() -> list[Any]:
         first = engine.turn(engine.open(0, BUDGET), prompt, 1.0, BUDGET)
@@ -210,7 +211,7 @@ def test_at_their_own_pace_episodes_are_those_of_the_lock_step(
     tasks = factory.workflow.tasks("train", 12, 3)
     sampler = Sampler(model, harmony, factory)
     together = sampler.play(tasks, range(12), temperature, 12)
-    monkeypatch.setattr(batching, "SMALL", 0)
+    monkeypatch.setattr(layers, "SMALL", 0)
     apart = sampler.play(tasks, range(12), temperature, 5)
     for one, other in zip(apart, together, strict=True):
         assert (one.ids, one.mask, one.task) == (other.ids, other.mask, other.task)
@@ -228,7 +229,7 @@ def test_a_beginning_that_conversations_share_is_read_once(parts: Any, monkeypat
     def written(from_: int) -> tuple[list[Written], int]:
         monkeypatch.setattr(engine_module, "SHARED_FROM", from_)
         counted = Counted(model)
-        engine = Engine(counted, harmony.turn_ends, rows=8)
+        engine = LocalEngine(counted, harmony.turn_ends, rows=8)
 
         async def all_at_once() -> list[Written]:
             turns = [engine.turn(engine.open(seed, BUDGET), ids, 1.0, 4) for seed, ids in enumerate(prompts)]

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from small_models import small_factory, small_harmony
 
 import agentrl_resources
+from agentrl_resources.engines import LocalEngine
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import BUILT_IN, ChatFormat, load_format, read_next, recognise
-from agentrl_resources.learning import Engine, Sampler, chosen_logprobs, load_policy
+from agentrl_resources.learning import Sampler, chosen_logprobs, load_policy
 from agentrl_resources.learning.batching import logits_where
 
 FACTORY = small_factory(max_tokens=48)
@@ -210,7 +211,7 @@ def test_rollout_engine_and_trainer_agree_on_every_family(name: str, tmp_path: A
         assert said == pytest.approx(expected, rel=1e-4, abs=1e-4)  # the norms of these families round to float32
 
     async def served() -> list[list[int]]:
-        engine = Engine(model, chat.turn_ends)
+        engine = LocalEngine(model, chat.turn_ends)
         first = []
         for number, task in enumerate(tasks):
             conversation = engine.open(number, 48)
@@ -260,7 +261,7 @@ def test_layers_that_keep_no_keys_are_refused_by_their_kind(tmp_path: Any) -> No
     model = network_of("qwen3", chat.tokenizer)
     model.config.layer_types = ["linear_attention", "full_attention"]
     with pytest.raises(AgentRLError, match="linear_attention"):
-        Engine(model, chat.turn_ends)
+        LocalEngine(model, chat.turn_ends)
 
 
 # --- the room ---------------------------------------------------------------------------------------------------------

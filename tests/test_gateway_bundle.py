@@ -39,7 +39,7 @@ def turn(backend: BundleBackend, **fields: Any) -> Turn:
 
 
 SENT = [name for name, case in CASES.items() if case.fate == "sent"]
-HONOURED = {"seed", "temperature"}
+HONOURED = {"seed", "temperature", "logprobs"}
 
 
 @pytest.mark.parametrize("name", SENT)
@@ -55,6 +55,17 @@ def test_a_field_that_changes_the_answer_is_honoured_or_refused_by_its_name(back
     _, sampling = asked(**{name: CASES[name].meaningful})
     with pytest.raises(BackendError, match=name):
         backend.converse(FACTORY.workflow.tasks("train", 1, 1)[0], sampling)
+
+
+def test_log_probabilities_are_of_every_token_that_was_sampled(backend: BundleBackend) -> None:
+    plain, told = (turn(backend, logprobs=wanted, seed=3) for wanted in (False, True))
+    assert plain.logprobs is None
+    assert told.logprobs is not None
+    tokens = told.logprobs["content"]
+    assert (len(tokens), told.text) == (told.tokens_out, plain.text)
+    assert all(token["logprob"] <= 0 and bytes(token["bytes"]).decode() == token["token"] for token in tokens)
+    with pytest.raises(BackendError, match="top_logprobs"):
+        turn(backend, logprobs=True, top_logprobs=2)
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.fate == "accompanies"])

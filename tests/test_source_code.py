@@ -83,7 +83,7 @@ def unedited(copy):
         ("learning/reward.py", "SCALE = 10.0", "SCALE = 9.0", {"reward_model", "ppo_policy"}),
         ("learning/rollout.py", "COMPACT_BELOW = 0.8", "COMPACT_BELOW = 0.7", SAMPLING),
         ("families/gpt_oss/sinks.py", 'NAME = "fused_with_sinks"', 'NAME = "fused"', LEARNING | SERVING),
-        ("learning/engine.py", "rows: int = 64", "rows: int = 32", SERVING | SAMPLING),
+        ("engines/local.py", "rows: int = 64", "rows: int = 32", SERVING | SAMPLING),
         ("stages/reward.py", "ENOUGH = 30", "ENOUGH = 20", {"reward_model"}),
         ("stages/__init__.py", "repeatable(request.settings.seed)", "repeatable(0)", {*STAGES}),
         ("preferences/duplicates.py", "    return", "    0\n    return", {"cleaned_preference_data"}),

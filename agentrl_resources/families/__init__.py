@@ -12,7 +12,7 @@ from agentrl_resources.families import gpt_oss
 from agentrl_resources.families.base import ChatFormat, Encoded, read_next
 from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
 from agentrl_resources.families.talk import Talk
-from agentrl_resources.files import read_json
+from agentrl_resources.files import digest_bytes, digest_json, read_json
 from agentrl_resources.settings import ModelSettings
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Harmony",
     "Talk",
     "built_in",
+    "digest_of_template",
     "format_of",
     "load_format",
     "network_of",
@@ -61,6 +62,16 @@ def format_of(folder: Path) -> dict[str, Any]:
     """The description of the conversations that the model of a folder reads and writes."""
     # before there was such a file there was only the built-in format
     return read_json(folder / FORMAT_FILE) if (folder / FORMAT_FILE).exists() else {"family": BUILT_IN}
+
+
+def digest_of_template(folder: Path) -> str | None:
+    """SHA-256 of the chat template that a tokenizer's folder carries; None where it has none."""
+    own = folder / "chat_template.jinja"
+    if own.exists():
+        return digest_bytes(own.read_bytes())
+    config = folder / "tokenizer_config.json"
+    template = read_json(config).get("chat_template") if config.exists() else None
+    return None if template is None else digest_json(template)
 
 
 def load_format(

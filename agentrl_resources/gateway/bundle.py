@@ -2,8 +2,8 @@
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,24 +16,25 @@ from agentrl_resources.gateway.messages import READABLE_PARTS, one_call_a_turn
 from agentrl_resources.workflow import EpisodeFactory, Message, Task
 
 if TYPE_CHECKING:
+    from agentrl_resources.engines import Engine, Written
     from agentrl_resources.families import ChatFormat
-    from agentrl_resources.learning import Engine
 
 
 class BundleBackend:
     """The policy of a bundle, in this process. Loading takes seconds; do it in a thread.
 
-    It honours seed, temperature, token limit and stop sequences, and, as far as beginning a turn for the policy goes,
-    `tool_choice`. Fields that it could only ignore are refused by name.
+    It honours seed, temperature, token limit, stop sequences, `logprobs` and, as far as beginning a turn for the policy
+    goes, `tool_choice`. Fields that it could only ignore are refused by name.
     """
 
     def __init__(self, folder: Path, factory: EpisodeFactory, rows: int) -> None:
+        from agentrl_resources.engines import LocalEngine
         from agentrl_resources.families import format_of, load_format
-        from agentrl_resources.learning import Engine, load_policy, load_tokenizer
+        from agentrl_resources.learning import load_policy, load_tokenizer
 
         tokenizer, description = load_tokenizer(folder), format_of(folder)
         self._chat = load_format(tokenizer, description, factory.tools, factory.workflow.instructions)
-        self._engine = Engine(load_policy(folder).eval(), self._chat.turn_ends, rows)
+        self._engine: Engine = LocalEngine(load_policy(folder).eval(), self._chat.turn_ends, rows)
 
         @lru_cache(maxsize=64)
         def chat_with(tools: str, instructions: str | None) -> "ChatFormat":
@@ -66,7 +67,7 @@ class BundleBackend:
             conversation.close()
 
     async def close(self) -> None:
-        self._engine.stop()
+        await self._engine.leave()
 
 
 class BundleConversation:
@@ -79,9 +80,7 @@ class BundleConversation:
         self._engine = engine
         self._chat = chat
         self._sampling = sampling
-        self._most = getattr(engine.model.config, "max_position_embeddings", None) or sys.maxsize
-        """Tokens that the policy can read and write."""
-        self._limit = min(sampling.max_tokens or self._most, self._most)
+        self._limit = min(sampling.max_tokens or engine.context, engine.context)
         self._conversation = engine.open(abs(sampling.seed), self._limit)
         self._beginning = list(beginning)
         self._messages: list[Message] = []
@@ -97,7 +96,7 @@ class BundleConversation:
             sampled = self._conversation.sampled
             self._engine.close(self._conversation)
             self._conversation = self._engine.open(abs(self._sampling.seed), self._limit, sampled)
-        room = self._most - len(self._talk.ids) - len(beginning)
+        room = self._engine.context - len(self._talk.ids) - len(beginning)
         if room < 1:
             said = f"messages: {len(ids)} tokens are more than the policy can still read"
             raise BackendError(said, "error" if read_before else "request", "messages")
@@ -108,7 +107,19 @@ class BundleConversation:
             )
         except AgentRLError as failure:
             raise BackendError(str(failure)) from failure
-        return self._turn(beginning, written.ids, len(ids))
+        turn = self._turn(beginning, written.ids, len(ids))
+        return replace(turn, logprobs=self._told(written)) if self._sampling.logprobs else turn
+
+    def _told(self, written: "Written") -> dict[str, Any]:
+        """Every token that was sampled, control tokens too, as the protocol tells of log-probabilities."""
+        texts = [self._chat.tokenizer.decode([token]) for token in written.ids]
+        return {
+            "content": [
+                {"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": []}
+                for text, logprob in zip(texts, written.logprobs, strict=True)
+            ],
+            "refusal": None,
+        }
 
     def _turn(self, beginning: Sequence[int], sampled: Sequence[int], tokens_in: int) -> Turn:
         written = [*beginning, *sampled]
@@ -164,7 +175,7 @@ def _refuse_what_it_cannot(sampling: Sampling) -> None:
     """BackendError (request) that names the first field which the policy of a bundle could only ignore."""
     fields = {
         "response_format": sampling.response_format,
-        "logprobs": sampling.logprobs,
+        "top_logprobs": sampling.top_logprobs,
         "top_p": sampling.top_p,
         **sampling.extra,
     }

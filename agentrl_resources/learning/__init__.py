@@ -1,9 +1,8 @@
 """Learning: models, SFT, reward model, rollouts, PPO."""
 
 from agentrl_resources.families import Encoded, Harmony, train_tokenizer
-from agentrl_resources.learning.adapters import copied, how_far, learned
+from agentrl_resources.learning.adapters import base_of, copied, how_far, is_adapter, learned
 from agentrl_resources.learning.batching import chosen_logprobs
-from agentrl_resources.learning.engine import Engine
 from agentrl_resources.learning.export import export_policy
 from agentrl_resources.learning.memory import free_memory, refuse_what_does_not_fit
 from agentrl_resources.learning.model import (
@@ -17,6 +16,7 @@ from agentrl_resources.learning.model import (
 )
 from agentrl_resources.learning.player import SampledEpisode
 from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
+from agentrl_resources.learning.published import Published
 from agentrl_resources.learning.ranks import Ranks, meeting
 from agentrl_resources.learning.replies import sample_replies
 from agentrl_resources.learning.reward import EncodedPair, RewardModel, train_reward_model
@@ -26,15 +26,16 @@ from agentrl_resources.learning.sft import train_sft
 __all__ = [
     "Encoded",
     "EncodedPair",
-    "Engine",
     "Harmony",
     "PpoTrainer",
+    "Published",
     "Ranks",
     "RewardModel",
     "SampledEpisode",
     "Sampler",
     "TrainingState",
     "adapted_kl_coefficient",
+    "base_of",
     "chosen_logprobs",
     "copied",
     "export_policy",
@@ -42,6 +43,7 @@ __all__ = [
     "gae",
     "hash_seed",
     "how_far",
+    "is_adapter",
     "learned",
     "load_policy",
     "load_scorer",

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from agentrl_resources.engines import is_small, upcast
+
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")
 
@@ -39,12 +41,6 @@ TOKENS_PER_STEP = 16_384
 LOGITS_AT_ONCE = 2**26
 """Numbers that the head makes at once, 256 MiB in float32: a large vocabulary's logits of all of a batch's agent tokens
 would be most of a step's memory."""
-SMALL = 10_000_000
-"""Parameters up to which a model is small: a pass costs handing out work, more than computing it."""
-
-
-def is_small(model: Any) -> bool:
-    return sum(weights.numel() for weights in model.parameters()) <= SMALL
 
 
 def slices_of_a_step(model: Any, rows: int, longest: int) -> list[slice]:
@@ -105,11 +101,6 @@ def in_micro_batches(
         for group in micro_batches([length(row) for row in rows]):
             answers |= zip(group, answer([rows[position] for position in group]), strict=True)
     return [answers[position] for position in range(len(rows))]
-
-
-def upcast(tensor: Any) -> Any:
-    """Half precision as float32, which sums over tokens and vocabularies need; what is as fine or finer as it is."""
-    return tensor.float() if tensor.element_size() < 4 else tensor
 
 
 def asked_where(model: Any, inputs: Mapping[str, Any], where: Any, answers: Any, ask: Callable[..., Any]) -> Any:

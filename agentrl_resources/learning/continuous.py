@@ -1,23 +1,22 @@
-"""Episodes on the serving engine: each goes on at its own pace, and prompts and results of tools are read at once.
+"""Episodes on engines: each goes on at its own pace, and prompts and results of tools are read at once.
 
-For a model whose passes cost by what they compute. A small one, whose passes all take about as long, plays in lock step
-(`rollout.py`); both give every episode the tokens that its seed draws.
+For a model whose passes cost by what they compute, and for one that a server has. A small one of this process plays in
+lock step (`rollout.py`), since its passes all take about as long. Every episode gets the tokens that its seed draws.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from agentrl_resources.learning.engine import Engine
+from agentrl_resources.engines import Engine
 from agentrl_resources.learning.player import Player, SampledEpisode
 from agentrl_resources.workflow import Task
 
 
 class Policy(NamedTuple):
-    """A model, the tokens that end its turns, and how an episode begins with it."""
+    """Where a policy's tokens come from, given how many conversations go on at once, and how an episode begins."""
 
-    model: Any
-    turn_ends: Collection[int]
+    engine: Callable[[int], Engine]
     start: Callable[[Task, int], Player]
 
 
@@ -42,8 +41,7 @@ def play_at_own_pace(
 async def _played(
     policy: Policy, tasks: Sequence[Task], seeds: Sequence[int], temperature: float
 ) -> list[SampledEpisode]:
-    was_training = policy.model.training
-    engine = Engine(policy.model.eval(), policy.turn_ends, len(tasks))
+    engine = policy.engine(len(tasks))
 
     async def episode(task: Task, seed: int) -> SampledEpisode:
         player = policy.start(task, seed)
@@ -63,5 +61,4 @@ async def _played(
     try:
         return list(await asyncio.gather(*(episode(*one) for one in zip(tasks, seeds, strict=True))))
     finally:
-        await asyncio.to_thread(engine.stop)
-        policy.model.train(was_training)
+        await engine.leave()

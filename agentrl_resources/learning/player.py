@@ -104,7 +104,7 @@ class Player:
         sampled.mask += [1] * len(turn)
         sampled.logprobs += logprobs
         message = self._talk.wrote(turn)
-        if turn[-1] not in self._talk.chat.turn_ends:
+        if not turn or turn[-1] not in self._talk.chat.turn_ends:  # none where there was no room for one
             episode.stop()
             return []
         if message is None:

@@ -34,6 +34,7 @@ from agentrl_resources.learning.batching import (
     unpadded,
 )
 from agentrl_resources.learning.checkpoints import load_checkpoint, load_latest_checkpoint, save_checkpoint
+from agentrl_resources.learning.mismatch import mismatch, weights
 from agentrl_resources.learning.player import Played
 from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.reward import RewardModel, running_scores, scorer_inputs
@@ -54,6 +55,8 @@ class Rollout:
     logprobs: list[list[float]] = field(default_factory=list)
     advantages: list[list[float]] = field(default_factory=list)
     returns: list[list[float]] = field(default_factory=list)
+    weights: list[list[float]] = field(default_factory=list)
+    """What each token counts in the policy's loss."""
 
 
 @dataclass
@@ -224,7 +227,9 @@ class PpoTrainer:
         if state.iteration == settings.iterations and self.mean:
             put_back(self.policy, self.mean)
         seeds = [hash_seed(self.seed, "rollout", state.iteration, index) for index in range(len(tasks))]
+        published = self.sampler.publish()
         rollout, facts = self._prepare(self.ranks.each(self._play, list(zip(tasks, seeds, strict=True))))
+        facts |= published
         stop = self._reason_to_stop(facts)
         if stop is not None:
             self._restore(load_checkpoint(self.checkpoint, max(0, state.iteration - 1)))
@@ -282,13 +287,17 @@ class PpoTrainer:
             strict=True,
         )
         rollout = Rollout(rows)
-        kls, mismatch = [], []
+        kls: list[float] = []
+        by_sampler: list[float] = []
+        by_trainer: list[float] = []
         for i, own in enumerate(rows_of):
             # an episode is one sequence of choices, in however many rows they stand
             sampled, logprobs, referred, value = map(_joined, zip(*islice(answers, len(own)), strict=True))
             lengths = [sum(row.mask) for row in own]
             rollout.logprobs += _split(logprobs, lengths)
-            mismatch += [math.expm1(new - old) - (new - old) for old, new in zip(sampled, logprobs, strict=True)]
+            rollout.weights += _split(weights(sampled, logprobs, settings), lengths)
+            by_sampler += sampled
+            by_trainer += logprobs
             log_ratio = [new - old for new, old in zip(logprobs, referred, strict=True)]
             kls.append(sum(log_ratio))
             rewards = [-state.kl_coefficient * difference for difference in log_ratio]
@@ -308,7 +317,8 @@ class PpoTrainer:
             "no_action": _mean([not episode.acted for episode in episodes]),
             "tokens_out": _mean([episode.tokens_out for episode in episodes]),
             "forks": len(rows) / len(episodes) - 1,
-            "sampler_mismatch": _mean(mismatch),
+            **mismatch(by_sampler, by_trainer),
+            "masked": _mean([float(max(row) == 0) for row in rollout.weights]),
         }
         return rollout, facts
 
@@ -390,14 +400,14 @@ class PpoTrainer:
             rows = [rollout.rows[i] for i in group]
             mask = pad([row.mask for row in rows]).bool()
             new, entropy = self._logprobs_and_entropy(rows, mask)
-            old, advantage, target = (
+            old, advantage, target, weight = (
                 new.new_tensor([x for i in group for x in lists[i]])
-                for lists in (rollout.logprobs, rollout.advantages, rollout.returns)
+                for lists in (rollout.logprobs, rollout.advantages, rollout.returns, rollout.weights)
             )
             log_ratio = new - old
             ratio = log_ratio.exp()
             clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
-            policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).sum() / chosen_tokens
+            policy_loss = -(weight * torch.minimum(ratio * advantage, clipped * advantage)).sum() / chosen_tokens
             entropy_bonus = entropy.sum() / chosen_tokens
             if self.state.iteration >= settings.critic_warmup:
                 (policy_loss - settings.entropy_coefficient * entropy_bonus).backward()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.engines import upcast
 from agentrl_resources.families import Encoded
 from agentrl_resources.learning.batching import (
     Tokens,
@@ -19,7 +20,6 @@ from agentrl_resources.learning.batching import (
     model_inputs,
     pad,
     slices_of_a_step,
-    upcast,
 )
 from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.ranks import ALONE, Ranks

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentrl_resources.engines import KINDS, Engine, LocalEngine, is_small, masks_for, upcast
 from agentrl_resources.families import ChatFormat
-from agentrl_resources.learning.batching import is_small, upcast
 from agentrl_resources.learning.continuous import Policy, play_at_own_pace
-from agentrl_resources.learning.layers import KINDS, masks_for
 from agentrl_resources.learning.player import Player, SampledEpisode
+from agentrl_resources.learning.published import Published
 from agentrl_resources.workflow import EpisodeFactory, Task, ToolThread
 
 COMPACT_BELOW = 0.8
@@ -46,17 +46,30 @@ class Sampler:
         model: a causal language model, already on its device.
         chat: writes and reads the conversations; holds the tokenizer.
         factory: starts the episodes.
+        published: where the model is served, if an engine elsewhere samples its tokens.
     """
 
-    def __init__(self, model: Any, chat: ChatFormat, factory: EpisodeFactory) -> None:
+    def __init__(
+        self, model: Any, chat: ChatFormat, factory: EpisodeFactory, published: Published | None = None
+    ) -> None:
         self.model = model
         self.chat = chat
         self.factory = factory
+        self.published = published
         self.tool_thread = ToolThread()
 
     @property
     def in_lock_step(self) -> bool:
-        return is_small(self.model)
+        return self.published is None and is_small(self.model)
+
+    def publish(self) -> dict[str, float]:
+        """Brings the engine up to date that samples the model's tokens; what was found of it. Here it always is."""
+        return {} if self.published is None else self.published.publish()
+
+    def engine(self, rows: int) -> Engine:
+        if self.published is not None:
+            return self.published.engine(rows)
+        return LocalEngine(self.model, self.chat.turn_ends, rows)
 
     def start(self, task: Task, seed: int) -> Player:
         """Begins an episode."""
@@ -98,13 +111,30 @@ def play_in_turns(
     durations compare. Batch by batch, a slow moment of some seconds made a policy that wrote less look 22 % slower.
     """
     if not all(sampler.in_lock_step for sampler in samplers):
-        policies = [Policy(sampler.model, sampler.chat.turn_ends, sampler.start) for sampler in samplers]
-        return play_at_own_pace(policies, tasks, seeds, temperature)
+        return _on_engines(samplers, tasks, seeds, temperature)
     batches = [_Batch(sampler, tasks, seeds, temperature) for sampler in samplers]
     running = batches
     while running:
         running = [batch for batch in running if batch.advance()]
     return [batch.episodes for batch in batches]
+
+
+def _on_engines(
+    samplers: Sequence[Sampler], tasks: Sequence[Task], seeds: Sequence[int], temperature: float
+) -> list[list[SampledEpisode]]:
+    """All policies at once, but for those of which a server holds one at a time."""
+    if len(samplers) > 1 and any(sampler.published and sampler.published.alone for sampler in samplers):
+        return [played for sampler in samplers for played in _on_engines([sampler], tasks, seeds, temperature)]
+    were_training = [sampler.model.training for sampler in samplers]
+    try:
+        for sampler in samplers:
+            sampler.model.eval()
+            sampler.publish()
+        policies = [Policy(sampler.engine, sampler.start) for sampler in samplers]
+        return play_at_own_pace(policies, tasks, seeds, temperature)
+    finally:
+        for sampler, was_training in zip(samplers, were_training, strict=True):
+            sampler.model.train(was_training)
 
 
 class _Batch:
@@ -126,7 +156,7 @@ class _Batch:
 
     def _begin(self, rows: list[_Row]) -> None:
         """From here on these rows, all from their beginning."""
-        from agentrl_resources.learning.cache import buffered_cache
+        from agentrl_resources.engines import buffered_cache
 
         self._rows = rows
         self._cache = buffered_cache(self._model.config)

@@ -49,12 +49,14 @@ def build_manifest(
     parent: str | None,
     rollback_target: str | None,
     lock_file: Path,
+    conversations: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Everything that makes a release what it is. It holds no time: the same content is the same release.
 
     `artifacts` has at least BUNDLE_ARTIFACTS by name, `verdicts` what each gate said, by the gate's name, with at
     least its `answer`. Without verdicts it is a baseline, the first champion, which needs only BASELINE_ARTIFACTS.
-    `parent` and `rollback_target` are releases. The lock file is archived; git is asked in the folder that holds it.
+    `parent` and `rollback_target` are releases. `conversations` is how the policy reads and writes: family, template
+    and tools. The lock file is archived; git is asked in the folder that holds it.
     AgentRLError when an artifact is not given.
     """
     needed = BASELINE_ARTIFACTS if verdicts is None else BUNDLE_ARTIFACTS
@@ -74,6 +76,7 @@ def build_manifest(
             name: {"kind": artifact.kind, "digest": artifact.digest, "files": file_digests(artifact.path)}
             for name, artifact in archived.items()
         },
+        "conversations": None if conversations is None else dict(conversations),
         "gate_configuration": settings.section_digest("release"),
         "gates": [] if verdicts is None else list(settings.release.gates),
         "verdicts": {gate: dict(verdict) for gate, verdict in (verdicts or {}).items()},

@@ -12,7 +12,6 @@ from agentrl_resources.evaluation import compare_arms, paired
 from agentrl_resources.files import canonical_json, digest_json, read_jsonl
 from agentrl_resources.learning import (
     SampledEpisode,
-    Sampler,
     chosen_logprobs,
     hash_seed,
     load_policy,
@@ -21,6 +20,7 @@ from agentrl_resources.learning import (
 from agentrl_resources.plotting import BASELINE, CANDIDATE, picture
 from agentrl_resources.stages.pieces import Share, in_pieces, share_of
 from agentrl_resources.stages.request import StageRequest, load_chat
+from agentrl_resources.stages.sampling import SamplerOf, sampling
 from agentrl_resources.telemetry import RunRecord
 from agentrl_resources.workflow import EpisodeFactory, Task, is_simulated
 
@@ -47,11 +47,18 @@ def _temperatures(request: StageRequest) -> list[float]:
 
 def _played(request: StageRequest, share: Share, done: Callable[[int], None]) -> list[RunRecord]:
     """A share of the tasks of every suite, at every temperature, by both arms."""
+    with sampling(request, request.inputs["sft_checkpoint"]) as sampler_of:
+        return _played_by(request, share, done, sampler_of)
+
+
+def _played_by(
+    request: StageRequest, share: Share, done: Callable[[int], None], sampler_of: SamplerOf
+) -> list[RunRecord]:
     settings = request.settings
     factory = EpisodeFactory(request.workflow)
     folders = {"baseline": request.inputs["sft_checkpoint"], "candidate": request.inputs["ppo_policy"]}
     chat = load_chat(folders["baseline"], factory)
-    samplers = {arm: Sampler(load_policy(folder).eval(), chat, factory) for arm, folder in folders.items()}
+    samplers = {arm: sampler_of(load_policy(folder).eval(), chat, factory) for arm, folder in folders.items()}
     records: list[RunRecord] = []
     for temperature in _temperatures(request):
         for suite in SUITES:

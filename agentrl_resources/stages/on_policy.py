@@ -10,10 +10,11 @@ from typing import Any
 
 from agentrl_resources.families import Encoded
 from agentrl_resources.files import digest_json, write_jsonl
-from agentrl_resources.learning import SampledEpisode, Sampler, hash_seed, load_policy, sample_replies
+from agentrl_resources.learning import SampledEpisode, hash_seed, load_policy, sample_replies
 from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.stages.pieces import Share, in_pieces, share_of
 from agentrl_resources.stages.request import StageRequest, load_chat, uses_tools
+from agentrl_resources.stages.sampling import sampling
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 QUEUE_REPLY_TOKENS = 128
@@ -75,17 +76,17 @@ def _labelled(request: StageRequest, share: Share, done: Callable[[int], None]) 
     the second worst, and so on: every episode is in one pair at most."""
     settings, options, workflow = request.settings, request.settings.on_policy, request.workflow
     folder, factory = request.inputs["sft_checkpoint"], EpisodeFactory(workflow)
-    sampler = Sampler(load_policy(folder), load_chat(folder, factory), factory)
     mine = share_of(list(enumerate(_tasks(request))), share)
     numbers = [number * options.samples_per_task + place
                for number, _ in mine for place in range(options.samples_per_task)]  # fmt: skip
-    episodes = sampler.play(
-        [task for _, task in mine for _ in range(options.samples_per_task)],
-        [hash_seed(settings.seed, "on_policy", number) for number in numbers],
-        options.temperature,
-        settings.evaluation.concurrency,
-        lambda so_far, _: done(so_far),
-    )
+    with sampling(request, folder) as sampler_of:
+        episodes = sampler_of(load_policy(folder), load_chat(folder, factory), factory).play(
+            [task for _, task in mine for _ in range(options.samples_per_task)],
+            [hash_seed(settings.seed, "on_policy", number) for number in numbers],
+            options.temperature,
+            settings.evaluation.concurrency,
+            lambda so_far, _: done(so_far),
+        )
     labelled = _Labelled(successes=sum(episode.episode.outcome.success for episode in episodes))
     for start in range(0, len(episodes), options.samples_per_task):
         ranked = sorted(episodes[start : start + options.samples_per_task], key=lambda e: e.episode.outcome.quality)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agentrl_resources.learning import Ranks, meeting, repeatable
+from agentrl_resources.on_ray import on_ray
 from agentrl_resources.side_by_side import Say, cores, side_by_side
 from agentrl_resources.stages.request import StageRequest, read_request
 
@@ -21,14 +22,22 @@ Work = Callable[[StageRequest, Share, Callable[[int], None]], T]
 
 def in_pieces(request: StageRequest, work: Work[T], total: int, what: str) -> list[T]:
     """The results of `work` on every share of a stage's work, in order. `total` and `what` are for the progress."""
-    shares = cores()
-    done = [0] * shares
+    compute = request.settings.compute
+    done: dict[int, int] = {}
 
     def heard(number: int, so_far: int) -> None:
         done[number] = so_far
-        request.progress(sum(done), total, what)
+        request.progress(sum(done.values()), total, what)
 
-    return side_by_side(_piece, [(request.file, work, (number, shares)) for number in range(shares)], heard)
+    def pieces(count: int) -> list[tuple[Path, Work[T], Share]]:
+        return [(request.file, work, (number, count)) for number in range(count)]
+
+    if request.settings.engine.kind != "local":
+        # a server answers many at once, and would be given two policies in turn by two processes
+        return side_by_side(_piece, pieces(1), heard)
+    if compute.kind == "ray":
+        return on_ray(_piece, pieces, heard, compute.address, compute.workers)
+    return side_by_side(_piece, pieces(cores()), heard)
 
 
 Training = Callable[[StageRequest, Ranks], T]

@@ -8,7 +8,6 @@ from agentrl_resources.learning import (
     PpoTrainer,
     Ranks,
     RewardModel,
-    Sampler,
     TrainingState,
     how_far,
     learned,
@@ -18,6 +17,7 @@ from agentrl_resources.learning import (
 from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
 from agentrl_resources.stages.pieces import in_ranks
 from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format, uses_tools
+from agentrl_resources.stages.sampling import SamplerOf, sampling
 from agentrl_resources.workflow import EpisodeFactory, Task
 
 FIRST_SEED = 1_000
@@ -42,8 +42,6 @@ def run(request: StageRequest) -> None:
 
 def _train(request: StageRequest, ranks: Ranks) -> tuple[TrainingState, float]:
     """Trains the policy and writes it to the output folder; how training went, and how far its weights have come."""
-    settings = request.settings
-    factory = EpisodeFactory(request.workflow)
     sft = request.inputs["sft_checkpoint"]
     if not uses_tools(sft):
         raise AgentRLError(
@@ -51,10 +49,18 @@ def _train(request: StageRequest, ranks: Ranks) -> tuple[TrainingState, float]:
             "to train. Give pairs of episodes that call its tools, or stop at the reward model: "
             "agentrl run --select reward_model"
         )
+    with sampling(request, sft) as sampler_of:
+        return _trained(request, ranks, sampler_of)
+
+
+def _trained(request: StageRequest, ranks: Ranks, sampler_of: SamplerOf) -> tuple[TrainingState, float]:
+    settings = request.settings
+    factory = EpisodeFactory(request.workflow)
+    sft = request.inputs["sft_checkpoint"]
     chat = load_chat(sft, factory)
     policy, reference = load_policy(sft), load_policy(sft).eval()
     trainer = PpoTrainer(
-        Sampler(policy, chat, factory),
+        sampler_of(policy, chat, factory),
         reference,
         RewardModel.load(request.inputs["reward_model"]),
         load_scorer(request.inputs["reward_model"]),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from agentrl_resources.learning.layers import SLIDING, layer_kinds
+from agentrl_resources.engines.layers import SLIDING, layer_kinds
 
 FIRST_CAPACITY = 128
 """Tokens that a buffer holds before it is doubled for the first time."""

@@ -1,4 +1,4 @@
-"""What is asked of a model's layers by those who sample from it: which kinds of attention, and with which masks."""
+"""What is asked of a model by those who sample from it: its size, its kinds of attention, and their masks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,3 +35,16 @@ def masks_for(config: Any, masks: Mapping[str, Any]) -> Any:
     if getattr(config, "layer_types", None) and SLIDING in kinds:
         return dict(masks)
     return masks[kinds.pop()]
+
+
+SMALL = 10_000_000
+"""Parameters up to which a model is small: a pass costs handing out work, more than computing it."""
+
+
+def is_small(model: Any) -> bool:
+    return sum(weights.numel() for weights in model.parameters()) <= SMALL
+
+
+def upcast(tensor: Any) -> Any:
+    """Half precision as float32, which sums over tokens and vocabularies need; what is as fine or finer as it is."""
+    return tensor.float() if tensor.element_size() < 4 else tensor

@@ -1,16 +1,17 @@
-"""Serving: conversations that come and go share one model, each at its own place in its own text.
+"""The engine of this process: conversations that come and go share one model, each at its own place in its own text.
 
 As in a rollout every conversation consumes one token per forward pass, sampled or waiting, so a new one joins between
 two passes and one that ends leaves its row to another. Where much is waiting, prompts and what tools said, a pass of
 its own reads it ahead. Unlike in a rollout the rows have different lengths, which a mask hides. Token ids stay in the
 cache from turn to turn: nothing is tokenised or read twice.
 
-It is made for models that fit this machine; large ones are served by a server of their own (vLLM and the like).
+It is made for models that fit this machine; large ones are served by a server of their own (`vllm.py`).
 """
 
 import asyncio
 import itertools
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -18,9 +19,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentrl_resources.engines.layers import FULL, SLIDING, is_small, masks_for, upcast
+from agentrl_resources.engines.protocol import Written
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning.batching import is_small, upcast
-from agentrl_resources.learning.layers import FULL, SLIDING, masks_for
 
 _COMPUTING = threading.Lock()
 """Engines of one process take turns pass by pass. Threads share one interpreter: two that compute at once hand it over
@@ -36,18 +37,9 @@ SHARED_FROM = 64
 """Tokens that a beginning must have in common with another conversation's to be copied from it, not read."""
 
 
-@dataclass(frozen=True)
-class Written:
-    """What was sampled in a turn, its end included, and each token's log-probability (nats) at the turn's temperature;
-    greedy decoding counts as temperature 1."""
-
-    ids: list[int]
-    logprobs: list[float]
-
-
 @dataclass(eq=False)
 class Conversation:
-    """One conversation with the model; made by `Engine.open`.
+    """One conversation with the model; made by `LocalEngine.open`.
 
     The same seed draws the same uniform numbers, one for each sampled token, whatever else the engine does meanwhile.
     """
@@ -79,8 +71,8 @@ class _Turn:
     logprobs: list[float] = field(default_factory=list)
 
 
-class Engine:
-    """A model in a thread of its own.
+class LocalEngine:
+    """A model in a thread of its own; see `Engine`.
 
     Args:
         model: a causal language model in evaluation mode, on its device.
@@ -89,7 +81,7 @@ class Engine:
     """
 
     def __init__(self, model: Any, turn_ends: Collection[int], rows: int = 64) -> None:
-        from agentrl_resources.learning.cache import row_cache
+        from agentrl_resources.engines.cache import row_cache
 
         self.model = model
         self._turn_ends = frozenset(turn_ends)
@@ -100,6 +92,7 @@ class Engine:
         self._cache = row_cache(model.config)
         self._failure: Exception | None = None
         self._small = is_small(model)
+        self.context: int = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
         self.seconds = 0.0
         """Computed so far: of this process's own time on a processor, which waits for nobody, else by the clock."""
         self._now = time.process_time if model.device.type == "cpu" else time.perf_counter
@@ -107,8 +100,6 @@ class Engine:
         self._thread.start()
 
     def open(self, seed: int, budget: int, sampled: int = 0) -> Conversation:
-        """A new conversation in which at most `budget` tokens are sampled, of which `sampled` were by the conversation
-        that it takes the place of. Close it when it is over."""
         return Conversation(seed, budget, sampled=sampled)
 
     async def turn(
@@ -119,11 +110,6 @@ class Engine:
         limit: int,
         on_token: Callable[[int], None] | None = None,
     ) -> Written:
-        """Reads `ids`, then samples until the turn ends or `limit` tokens.
-
-        `on_token` is called with each sampled id in the caller's event loop. When the caller is cancelled, close the
-        conversation. AgentRLError when the model has failed.
-        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Written] = loop.create_future()
 
@@ -146,8 +132,11 @@ class Engine:
         return await future
 
     def close(self, conversation: Conversation) -> None:
-        """Gives the conversation's row back. Can be called at any time, and more than once."""
+        """Gives the conversation's row back."""
         self._commands.put((conversation, (), None))
+
+    async def leave(self) -> None:
+        await asyncio.to_thread(self.stop)
 
     def stop(self) -> None:
         """Ends the thread; turns that are under way fail."""

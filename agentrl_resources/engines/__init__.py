@@ -1,0 +1,26 @@
+"""Engines: who samples the tokens of a policy's turns, this process or a server."""
+
+from agentrl_resources.engines.cache import buffered_cache
+from agentrl_resources.engines.launch import launched
+from agentrl_resources.engines.layers import KINDS, is_small, masks_for, upcast
+from agentrl_resources.engines.local import LocalEngine
+from agentrl_resources.engines.protocol import Engine, Session, Written
+from agentrl_resources.engines.vllm import VllmEngine
+from agentrl_resources.engines.vllm_server import Capabilities, Publication, VllmServer
+
+__all__ = [
+    "KINDS",
+    "Capabilities",
+    "Engine",
+    "LocalEngine",
+    "Publication",
+    "Session",
+    "VllmEngine",
+    "VllmServer",
+    "Written",
+    "buffered_cache",
+    "is_small",
+    "launched",
+    "masks_for",
+    "upcast",
+]

@@ -1,0 +1,218 @@
+"""A vLLM server, started for this or one of the user's, and the policies that are published to it.
+
+Weights go to it as a folder that both see, under a name that says what is in it: a digest. No name is given twice, and
+no folder written twice, since vLLM keeps what it has read of an adapter by its name, and the keys and values of a
+prompt by what answered it.
+"""
+
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from agentrl_resources.errors import AgentRLError
+
+OLDEST = (0, 11)
+"""Version of vLLM from which token ids come back (`return_token_ids`)."""
+KEPT = 4
+"""Adapters that a server keeps: the two of an evaluation, and those before them for answers that are under way."""
+_ADMIN_SECONDS = 300.0
+"""Time for loading weights."""
+_PAUSE_SECONDS = 0.5
+"""Between two attempts to reach a server that is away."""
+
+How = Literal["adapter", "weights"]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A policy as a server has it: its name, its folder, and whether it is an adapter or the server's own weights."""
+
+    name: str
+    folder: Path
+    how: How
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a server said of itself. `context`: tokens of a conversation, prompt and answer together."""
+
+    version: str
+    model: str
+    context: int
+
+
+class VllmServer:
+    """What all policies on one server share: where it is, what it holds, and how it is brought back.
+
+    Args:
+        url: such as `http://host:8000`; a `/v1` at its end is left out.
+        key: its API key, if it wants one.
+        patience: seconds in which an answer must come, and in which a server that went away must be back.
+        restart: starts it again if it is one of ours and has ended; does nothing while it lives.
+    """
+
+    def __init__(
+        self, url: str, key: str | None = None, patience: float = 300.0, restart: Callable[[], None] = lambda: None
+    ) -> None:
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+            raise AgentRLError(f"engine.url: `{url}` is no address of a server, which begins with http:// or https://")
+        self.url = url.rstrip("/").removesuffix("/v1").rstrip("/")
+        self.headers = {"authorization": f"Bearer {key}"} if key else {}
+        self.patience = patience
+        self._restart = restart
+        self._held: dict[str, Publication] = {}
+        """What was published, the newest last."""
+        self._whole: Publication | None = None
+        """What the server's own weights are, where we have set them."""
+        self.lives = 0
+        """How often it has been brought back."""
+
+    def capabilities(self) -> Capabilities:
+        """AgentRLError when it cannot be used: it is away, no vLLM, too old, or has another key."""
+        try:
+            version = str(self._ask("/version")["version"])
+        except KeyError as error:
+            raise AgentRLError(f"engine.url: {self.url} is no vLLM server") from error
+        digits = [int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2]]
+        if tuple(digits) < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
+            raise AgentRLError(f"engine.url: {self.url} runs vLLM {version}; {oldest} or newer gives token ids back")
+        models = self._ask("/v1/models").get("data") or []
+        if not models:
+            raise AgentRLError(f"engine.url: {self.url} serves no model")
+        base = models[0]
+        return Capabilities(version, str(base["id"]), int(base.get("max_model_len") or 2**31))
+
+    def healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"{self.url}/health", headers=self.headers), timeout=5):
+                return True
+        except (OSError, ValueError):
+            return False
+
+    def publish(self, publication: Publication) -> str:
+        """Makes the server answer with a policy; the name of the model to ask for.
+
+        AgentRLError when it cannot: it says which option the server lacks.
+        """
+        if publication.how == "weights":
+            self._load_weights(publication)
+            self._whole = publication
+            return self.capabilities().model
+        if publication.name not in self._held:
+            self._load_adapter(publication)
+            self._held[publication.name] = publication
+            for name in list(self._held)[:-KEPT]:
+                del self._held[name]
+                self._ask("/v1/unload_lora_adapter", {"lora_name": name})
+        return publication.name
+
+    def holds(self, publication: Publication) -> bool:
+        """Whether it answers with this policy as far as is known here."""
+        return publication == self._whole or publication.name in self._held
+
+    def tokens_of(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        """A conversation as the server's own chat template writes it; None where it has none or does not tell."""
+        body = {"messages": list(messages), "add_generation_prompt": True, **({"tools": list(tools)} if tools else {})}
+        try:
+            return [int(token) for token in self._ask("/tokenize", body)["tokens"]]
+        except (AgentRLError, KeyError, TypeError):
+            return None
+
+    def bring_back(self, seen: int) -> None:
+        """Waits until a server that went away answers again, and publishes once more what it held.
+
+        Args:
+            seen: `lives` when the server was last seen. Who comes later than another finds it done.
+
+        AgentRLError when it stays away.
+        """
+        if seen != self.lives:
+            return
+        deadline = time.monotonic() + self.patience
+        while not self.healthy():
+            if time.monotonic() > deadline:
+                raise AgentRLError(f"{self.url} went away and was not back within {self.patience:g} s")
+            self._restart()
+            time.sleep(_PAUSE_SECONDS)
+        if self._whole is not None:
+            self._load_weights(self._whole)
+        for publication in self._held.values():
+            try:
+                self._load_adapter(publication)
+            except AgentRLError as error:
+                if "already been loaded" not in str(error):  # it was away, but did not end
+                    raise
+        self.lives += 1
+
+    def _load_adapter(self, publication: Publication) -> None:
+        body = {"lora_name": publication.name, "lora_path": str(publication.folder)}
+        try:
+            self._ask("/v1/load_lora_adapter", body)
+        except AgentRLError as error:
+            if "HTTP 404: Not Found" in str(error):
+                raise AgentRLError(
+                    f"{self.url} takes no adapters: start it with --enable-lora and "
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or set engine.publish: weights"
+                ) from error
+            raise
+
+    def _load_weights(self, publication: Publication) -> None:
+        try:
+            self._ask("/pause?mode=wait", {})
+        except AgentRLError as error:
+            if "HTTP 404" in str(error):
+                raise AgentRLError(
+                    f"{self.url} takes no weights: start it with VLLM_SERVER_DEV_MODE=1, or set engine.publish: adapter"
+                ) from error
+            raise
+        try:
+            told = {"method": "reload_weights", "kwargs": {"weights_path": str(publication.folder)}}
+            self._ask("/collective_rpc", told)
+            self._forget_prompts()
+        finally:
+            self._ask("/resume", {})
+
+    def _forget_prompts(self) -> None:
+        """Keys and values of the weights before would answer otherwise, without a word."""
+        self._ask("/reset_prefix_cache", {})
+
+    def _ask(self, place: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """An answer to a GET, or to a POST of `body`. AgentRLError when there is none."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {**self.headers, "content-type": "application/json"}
+        try:
+            request = urllib.request.Request(self.url + place, data, headers)
+            with urllib.request.urlopen(request, timeout=min(self.patience, _ADMIN_SECONDS)) as answer:
+                said = answer.read()
+        except urllib.error.HTTPError as error:
+            told = said_by(error.read())
+            raise AgentRLError(f"{self.url}{place} answered with HTTP {error.code}: {told}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise AgentRLError(
+                f"engine.url: {self.url} cannot be reached ({reason}). Is the server running?"
+            ) from error
+        try:
+            answered = json.loads(said) if said.strip() else {}
+        except ValueError:
+            return {}  # some of these answer with a sentence
+        return answered if isinstance(answered, dict) else {"answer": answered}
+
+
+def said_by(answer: bytes) -> str:
+    """The message of an error, whatever its form."""
+    text = answer.decode(errors="replace").strip()
+    try:
+        found = json.loads(text)
+        error = found.get("error", found.get("detail", text))
+        text = str(error.get("message", error) if isinstance(error, dict) else error)
+    except (ValueError, AttributeError):
+        pass
+    return text[:300] or "nothing"
