@@ -8,6 +8,7 @@ from agentrl_resources.dagster_resources import Workspace
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.learning import new_model
 from agentrl_resources.settings import load_settings
+from agentrl_resources.workflow import EpisodeFactory, load_workflow
 
 MODELS = Path(__file__).parents[1] / "examples" / "models"
 FILES = sorted(MODELS.glob("*.yaml"))
@@ -30,6 +31,20 @@ def test_a_file_is_complete_up_to_its_weights(file: Path, tmp_path: Path) -> Non
     missing = settings.model.model_copy(update={"base": str(tmp_path / "nowhere")})
     with pytest.raises(AgentRLError, match="nowhere"):
         new_model(missing, None, settings.policy)
+
+
+def test_the_short_desk_holds_tasks_that_its_expert_solves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(MODELS)
+    workflow = load_workflow("short_desk:ShortDesk")
+    factory = EpisodeFactory(workflow)
+    for split in ("train", "holdout", "capability", "adversarial"):
+        tasks = workflow.tasks(split, 40, 1)
+        assert workflow.tasks(split, 10, 1) == tasks[:10]
+        assert len({task.task_id for task in tasks}) == 40
+        for task in tasks:
+            outcome = factory.play(task, workflow.scripted_agents(task)["expert"]).outcome
+            assert outcome.success, task
+            assert not outcome.safety_violation
 
 
 def test_a_base_is_looked_for_beside_the_workflow_file(tmp_path: Path) -> None:

@@ -187,3 +187,15 @@ def test_every_setting_is_documented_and_the_page_is_current() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == settings_reference(), (
         "docs/settings.md is stale: python -m agentrl_resources.settings > docs/settings.md"
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ("engine: {url: 'http://host:8000'}", "url is of a server, and kind is `local`: set kind: vllm"),
+        ("engine: {kind: vllm}\ncompute: {training_processes: 2}", "would each publish to engine.kind `vllm`"),
+        ("ppo: {mismatch_cap: 1}", "ppo.mismatch_cap"),
+    ],
+)
+def test_what_samples_and_what_trains_fit_together(file: Path, section: str, words: str) -> None:
+    assert words in refusal(file, CONTRACT + section)

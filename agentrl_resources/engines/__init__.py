@@ -4,9 +4,9 @@ from agentrl_resources.engines.cache import buffered_cache
 from agentrl_resources.engines.launch import launched
 from agentrl_resources.engines.layers import KINDS, is_small, masks_for, upcast
 from agentrl_resources.engines.local import LocalEngine
-from agentrl_resources.engines.protocol import Engine, Session, Written
+from agentrl_resources.engines.protocol import Engine, Publication, Server, Session, Written
 from agentrl_resources.engines.vllm import VllmEngine
-from agentrl_resources.engines.vllm_server import Capabilities, Publication, VllmServer
+from agentrl_resources.engines.vllm_server import Capabilities, VllmServer
 
 __all__ = [
     "KINDS",
@@ -14,6 +14,7 @@ __all__ = [
     "Engine",
     "LocalEngine",
     "Publication",
+    "Server",
     "Session",
     "VllmEngine",
     "VllmServer",

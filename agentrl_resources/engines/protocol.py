@@ -4,9 +4,10 @@ Whoever samples (rollouts, on-policy pairs, evaluation, drill, traffic) talks to
 from, this process or a server, is known to the engine alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -64,4 +65,41 @@ class Engine(Protocol):
 
     async def leave(self) -> None:
         """Gives back what the engine itself holds; turns that are under way fail."""
+        ...
+
+
+How = Literal["adapter", "weights"]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A policy as a server has it: its name, its folder, and whether it is an adapter or the server's own weights."""
+
+    name: str
+    folder: Path
+    how: How
+
+
+class Server(Protocol):
+    """Something outside of this process that is given policies, and answers with them."""
+
+    @property
+    def context(self) -> int:
+        """Tokens of a conversation that it takes at most."""
+        ...
+
+    def publish(self, publication: Publication) -> str:
+        """Makes the server answer with a policy; the name to ask for it. AgentRLError when it cannot."""
+        ...
+
+    def holds(self, publication: Publication) -> bool:
+        """Whether it answers with this policy, as far as is known here."""
+        ...
+
+    def tokens_of(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        """A conversation as the server's own chat template writes it; None where it has none or does not tell."""
+        ...
+
+    def engine(self, model: str, turn_ends: Collection[int]) -> Engine:
+        """The policy of a name as an engine. `turn_ends`: the tokens that end a turn."""
         ...

@@ -5,10 +5,9 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agentrl_resources.engines.protocol import Written
-from agentrl_resources.engines.vllm_server import VllmServer, said_by
 from agentrl_resources.errors import AgentRLError
 
 if TYPE_CHECKING:
@@ -27,6 +26,21 @@ class _Conversation:
     closed: bool = False
 
 
+class Host(Protocol):
+    """Where a policy is served."""
+
+    url: str
+    headers: Mapping[str, str]
+    patience: float
+    """Seconds in which an answer must come."""
+    lives: int
+    """How often it has been brought back."""
+
+    def bring_back(self, seen: int) -> None:
+        """Waits until it answers again and has its policies; `seen` is `lives` as it was. AgentRLError when not."""
+        ...
+
+
 class VllmEngine:
     """One policy on a server; see `Engine`.
 
@@ -40,7 +54,7 @@ class VllmEngine:
         context: tokens of a conversation at most.
     """
 
-    def __init__(self, server: VllmServer, model: str, turn_ends: Collection[int], context: int) -> None:
+    def __init__(self, server: Host, model: str, turn_ends: Collection[int], context: int) -> None:
         self._server = server
         self._model = model
         self._turn_ends = sorted(turn_ends)
@@ -151,3 +165,15 @@ def _written(answer: Mapping[str, Any], url: str) -> Written:
             "from it without them: an AgentRL engine is a vLLM server that has not turned them off"
         )
     return Written([int(token) for token in ids], [float(logprob) for logprob in told])
+
+
+def said_by(answer: bytes) -> str:
+    """The message of an error, whatever its form."""
+    text = answer.decode(errors="replace").strip()
+    try:
+        found = json.loads(text)
+        error = found.get("error", found.get("detail", text))
+        text = str(error.get("message", error) if isinstance(error, dict) else error)
+    except (ValueError, AttributeError):
+        pass
+    return text[:300] or "nothing"

@@ -10,11 +10,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
+from agentrl_resources.engines.protocol import Publication
+from agentrl_resources.engines.vllm import VllmEngine, said_by
 from agentrl_resources.errors import AgentRLError
 
 OLDEST = (0, 11)
@@ -25,17 +27,6 @@ _ADMIN_SECONDS = 300.0
 """Time for loading weights."""
 _PAUSE_SECONDS = 0.5
 """Between two attempts to reach a server that is away."""
-
-How = Literal["adapter", "weights"]
-
-
-@dataclass(frozen=True)
-class Publication:
-    """A policy as a server has it: its name, its folder, and whether it is an adapter or the server's own weights."""
-
-    name: str
-    folder: Path
-    how: How
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,7 @@ class Capabilities:
 
 
 class VllmServer:
-    """What all policies on one server share: where it is, what it holds, and how it is brought back.
+    """What all policies on one server share: where it is, what it holds, and how it is brought back; see `Server`.
 
     Args:
         url: such as `http://host:8000`; a `/v1` at its end is left out.
@@ -96,11 +87,15 @@ class VllmServer:
         except (OSError, ValueError):
             return False
 
-    def publish(self, publication: Publication) -> str:
-        """Makes the server answer with a policy; the name of the model to ask for.
+    @cached_property
+    def context(self) -> int:
+        return self.capabilities().context
 
-        AgentRLError when it cannot: it says which option the server lacks.
-        """
+    def engine(self, model: str, turn_ends: Collection[int]) -> VllmEngine:
+        return VllmEngine(self, model, turn_ends, self.context)
+
+    def publish(self, publication: Publication) -> str:
+        """See `Server`; the error says which option the server lacks."""
         if publication.how == "weights":
             self._load_weights(publication)
             self._whole = publication
@@ -114,11 +109,9 @@ class VllmServer:
         return publication.name
 
     def holds(self, publication: Publication) -> bool:
-        """Whether it answers with this policy as far as is known here."""
         return publication == self._whole or publication.name in self._held
 
     def tokens_of(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> list[int] | None:
-        """A conversation as the server's own chat template writes it; None where it has none or does not tell."""
         body = {"messages": list(messages), "add_generation_prompt": True, **({"tools": list(tools)} if tools else {})}
         try:
             return [int(token) for token in self._ask("/tokenize", body)["tokens"]]
@@ -204,15 +197,3 @@ class VllmServer:
         except ValueError:
             return {}  # some of these answer with a sentence
         return answered if isinstance(answered, dict) else {"answer": answered}
-
-
-def said_by(answer: bytes) -> str:
-    """The message of an error, whatever its form."""
-    text = answer.decode(errors="replace").strip()
-    try:
-        found = json.loads(text)
-        error = found.get("error", found.get("detail", text))
-        text = str(error.get("message", error) if isinstance(error, dict) else error)
-    except (ValueError, AttributeError):
-        pass
-    return text[:300] or "nothing"

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.engines import Engine, Publication, VllmEngine, VllmServer
+from agentrl_resources.engines import Engine, Publication, Server
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import ChatFormat, Encoded
 from agentrl_resources.learning.adapters import has_adapter, learned, merged
@@ -92,7 +92,7 @@ class Published:
 
     def __init__(
         self,
-        server: VllmServer,
+        server: Server,
         network: Any,
         chat: ChatFormat,
         opening: tuple[Sequence[Message], Sequence[Mapping[str, Any]]],
@@ -110,7 +110,6 @@ class Published:
         self._folder = folder
         self._now: Publication | None = None
         self._model = ""
-        self._context = server.capabilities().context
         self._facts: dict[str, float] = {}
 
     @property
@@ -134,14 +133,14 @@ class Published:
         self._model = self._server.publish(self._now)
         prompt = self._chat.prompt(self._opening[0])
         self._same_template(prompt)
-        found = probe(self.engine(PROBE_TURNS), self._network, prompt)
+        found = probe(self.engine(), self._network, prompt)
         self._facts = {"probe_mean": found.mean, "probe_largest": found.largest}
         if before is not None and before.name != name:
             shutil.rmtree(before.folder, ignore_errors=True)
         return self._facts
 
-    def engine(self, rows: int) -> Engine:
-        return VllmEngine(self._server, self._model, self._chat.turn_ends, self._context)
+    def engine(self) -> Engine:
+        return self._server.engine(self._model, self._chat.turn_ends)
 
     def _write(self, folder: Path) -> None:
         partial = folder.with_name(f".{folder.name}.partial")

@@ -68,7 +68,7 @@ class Sampler:
 
     def engine(self, rows: int) -> Engine:
         if self.published is not None:
-            return self.published.engine(rows)
+            return self.published.engine()
         return LocalEngine(self.model, self.chat.turn_ends, rows)
 
     def start(self, task: Task, seed: int) -> Player:

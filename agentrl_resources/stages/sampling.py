@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.engines import VllmServer, launched
+from agentrl_resources.engines import Server, VllmServer, launched
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import ChatFormat
 from agentrl_resources.learning import Published, Sampler, base_of, is_adapter, load_policy
@@ -34,7 +34,7 @@ def sampling(request: StageRequest, checkpoint: Path) -> Iterator[SamplerOf]:
         return
     adapter = options.publish == "adapter" if options.publish else is_adapter(checkpoint)
 
-    def published(server: VllmServer, model: Any, chat: ChatFormat, factory: EpisodeFactory) -> Sampler:
+    def published(server: Server, model: Any, chat: ChatFormat, factory: EpisodeFactory) -> Sampler:
         task = request.workflow.tasks("train", 1, request.settings.seed)[0]
         opening = factory.start(task).transcript.messages
         folder = request.work / "published"
@@ -45,7 +45,7 @@ def sampling(request: StageRequest, checkpoint: Path) -> Iterator[SamplerOf]:
 
 
 @contextmanager
-def _server(request: StageRequest, checkpoint: Path, adapter: bool) -> Iterator[VllmServer]:
+def _server(request: StageRequest, checkpoint: Path, adapter: bool) -> Iterator[Server]:
     options = request.settings.engine
     if options.url is not None:
         key = None

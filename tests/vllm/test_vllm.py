@@ -4,9 +4,9 @@ The other tests of engines talk to a server of our own that speaks the same (tes
 that vLLM does what that one does, and goes wrong in the ways that that one imitates.
 """
 
+import asyncio
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ import pytest
 import torch
 from small_models import small_factory
 
-from agentrl_resources.engines import Publication, VllmServer, launched
+from agentrl_resources.engines import Publication, VllmEngine, VllmServer, launched
 from agentrl_resources.engines.launch import Launched
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import load_format, recognise
@@ -102,8 +102,6 @@ def test_what_is_played_there_is_what_trains(server: Any, chat: Any, tmp_path: P
 
 
 def test_a_gateway_talks_to_an_adapter_by_its_name(server: Any, chat: Any, tmp_path: Path) -> None:
-    import asyncio
-
     sampler = sampler_on(server, adapted(), chat, tmp_path)
     sampler.publish()
     backend = RemoteBackend(server.url, sampler.published.version, None, FACTORY.tools)
@@ -129,10 +127,19 @@ def test_a_server_that_is_killed_loses_no_episode_and_counts_none_twice(chat: An
         network = adapted()
         sampler = sampler_on(server, network, chat, tmp_path / "policy")
         sampler.publish()
-        killer = threading.Timer(1.5, lambda: os.killpg(own._process.pid, signal.SIGKILL))
-        killer.start()
-        episodes = sampler.play(TASKS * 4, range(16), 0.8, 16)
-        killer.join()
+        sampler.factory = small_factory(96)
+        asked = VllmEngine._answer
+        sent: list[Any] = []
+
+        async def until_all_are_under_way(engine: VllmEngine, body: Any) -> Any:
+            sent.append(body)
+            if len(sent) == 16:
+                asyncio.get_running_loop().call_later(0.3, os.killpg, own._process.pid, signal.SIGKILL)
+            return await asked(engine, body)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(VllmEngine, "_answer", until_all_are_under_way)
+            episodes = sampler.play(TASKS * 4, range(16), 0.8, 16)
         assert server.lives == 1, "it was not killed in mid-rollout"
         told, expected = told_and_expected(network, episodes)
         assert told == pytest.approx(expected, abs=1e-3)
