@@ -9,7 +9,6 @@ from agentrl_assets.project import code_version
 from agentrl_assets.reporting import table
 from agentrl_resources.dagster_history import check_answer, out_of_date
 from agentrl_resources.dagster_resources import PROJECT, Workspace
-from agentrl_resources.families import digest_of_template, format_of
 from agentrl_resources.files import Artifact, digest_json
 from agentrl_resources.release import Manifest, build_manifest
 from agentrl_resources.workflow import EpisodeFactory
@@ -111,6 +110,8 @@ def refuse_unless_gates_pass(instance: dg.DagsterInstance, workspace: Workspace)
 
 def _conversations(workspace: Workspace, policy: Artifact) -> dict[str, Any]:
     """How the policy of a release reads and writes, which training, evaluation and traffic have in common."""
+    from agentrl_resources.families import digest_of_template, format_of
+
     factory = EpisodeFactory(workspace.workflow)
     return {
         **format_of(policy.path),

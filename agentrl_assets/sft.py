@@ -34,7 +34,7 @@ def tokenizer(context: dg.AssetExecutionContext, training: Training) -> dg.Mater
     deps=["cleaned_preference_data", "tokenizer"],
     code_version=code_version(
         stage_code("sft_checkpoint"),
-        *("model", "policy", "sft", "seed", "evaluation.temperature", "evaluation.concurrency"),
+        *("model", "policy", "sft", "engine.kind", "seed", "evaluation.temperature", "evaluation.concurrency"),
         workflow=True,
     ),
     pool="training",

@@ -171,6 +171,8 @@ class SftSettings(StrictModel):
     """Highest learning rate of Muon, which trains the matrices inside the layers; null leaves them to AdamW."""
     warmup_fraction: Share = 0.05
     """Share of the steps in which the learning rate rises."""
+    probe_tasks: Count = 240
+    """Hold-out tasks that the checkpoint tries, for its success by type of task and the first episode to look at."""
 
 
 class OnPolicySettings(StrictModel):

@@ -19,7 +19,7 @@ from agentrl_resources.gateway import BundleBackend, Sampling
 from agentrl_resources.learning import chosen_logprobs, export, export_policy, load_policy
 from agentrl_resources.learning.adapters import is_adapter, merged
 from agentrl_resources.preferences import CleaningRules, clean, read_pairs
-from agentrl_resources.stages import load_chat, read_request, sft, stage
+from agentrl_resources.stages import load_chat, read_request, stage
 from agentrl_resources.workflow import EpisodeFactory, load_workflow
 
 pytestmark = pytest.mark.xdist_group("base models")  # what all of them look at is made once
@@ -30,7 +30,7 @@ release: {{canary_traffic_percent: 5, gates: [rollback_under_5_minutes]}}
 monitoring: [tool_error_rate]
 model: {{base: {base}}}
 policy: {{adapter: {adapter}, rank: 4}}
-sft: {{epochs: 1, batch_size: 8, learning_rate: 3.0e-3}}
+sft: {{epochs: 1, batch_size: 8, learning_rate: 3.0e-3, probe_tasks: 6}}
 on_policy: {{tasks: 3, holdout_tasks: 3, samples_per_task: 2}}
 reward: {{epochs: 1, batch_size: 4, history_pairs: 12}}
 ppo: {{iterations: 1, episodes: 6, minibatch: 3, epochs: 1, critic_warmup: 0}}
@@ -69,7 +69,6 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(root)
         patch.setenv("PYTHONPATH", str(root))  # for the pieces of a stage
-        patch.setattr(sft, "PROBE_TASKS", 6)
         made["base"] = base
         for name in (
             "tokenizer", "sft_checkpoint", "on_policy_preference_data", "reward_model", "ppo_policy",

@@ -54,7 +54,7 @@ class VllmServer:
         if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
             raise AgentRLError(f"engine.url: `{url}` is no address of a server, which begins with http:// or https://")
         self.url = url.rstrip("/").removesuffix("/v1").rstrip("/")
-        self.headers = {"authorization": f"Bearer {key}"} if key else {}
+        self.headers: Mapping[str, str] = {"authorization": f"Bearer {key}"} if key else {}
         self.patience = patience
         self._restart = restart
         self._held: dict[str, Publication] = {}
@@ -149,7 +149,7 @@ class VllmServer:
         try:
             self._ask("/v1/load_lora_adapter", body)
         except AgentRLError as error:
-            if "HTTP 404: Not Found" in str(error):
+            if "HTTP 404" in str(error) and "Not Found" in str(error):
                 raise AgentRLError(
                     f"{self.url} takes no adapters: start it with --enable-lora and "
                     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or set engine.publish: weights"

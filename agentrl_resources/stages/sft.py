@@ -19,9 +19,9 @@ from agentrl_resources.plotting import BASELINE, INK, picture
 from agentrl_resources.preferences import Pair
 from agentrl_resources.stages.pieces import in_ranks
 from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format, uses_tools
+from agentrl_resources.stages.sampling import sampling
 from agentrl_resources.workflow import EpisodeFactory, Rubric
 
-PROBE_TASKS = 240
 HOLDOUT_ROWS = 256
 
 
@@ -30,7 +30,9 @@ def run(request: StageRequest) -> None:
     report = in_ranks(request, _train, settings.sft.batch_size)
     if uses_tools(request.output):
         factory = EpisodeFactory(request.workflow)
-        report |= _probe(request, Sampler(load_policy(request.output), load_chat(request.output, factory), factory))
+        with sampling(request, request.output) as sampler_of:
+            sampler = sampler_of(load_policy(request.output), load_chat(request.output, factory), factory)
+            report |= _probe(request, sampler)
     draw(request.output / "training.png", report, request.made_up)
     request.report(report)
 
@@ -76,7 +78,7 @@ def worth_imitating(pair: Pair, rubric: Rubric) -> bool:
 def _probe(request: StageRequest, sampler: Sampler) -> dict[str, Any]:
     """Success by task type on hold-out tasks, sampled at the production temperature; and one episode, to look at."""
     settings = request.settings
-    tasks = request.workflow.tasks("holdout", PROBE_TASKS, settings.seed + 1)
+    tasks = request.workflow.tasks("holdout", settings.sft.probe_tasks, settings.seed + 1)
     seeds = [hash_seed(settings.seed, "probe", index) for index in range(len(tasks))]
     episodes = sampler.play(tasks, seeds, settings.evaluation.temperature, settings.evaluation.concurrency)
     tried = Counter(episode.task.task_type for episode in episodes)
