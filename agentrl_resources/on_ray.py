@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from agentrl_resources.errors import AgentRLError
@@ -48,7 +48,10 @@ def on_ray(
     except ImportError as error:
         raise AgentRLError("compute.kind is `ray`, and the package is missing: pip install 'agentrl[ray]'") from error
     with _cluster(address):
-        count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if cores < 1:
+            raise AgentRLError("compute.address: this Ray cluster has no cores, so nothing would ever be done")
+        count = workers or cores
         board: Any = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
         task: Any = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_done)
         tasks = [task.remote(work, piece, board, number) for number, piece in enumerate(pieces(count))]
@@ -57,15 +60,20 @@ def on_ray(
             while left:
                 done, left = ray.wait(left, num_returns=len(left), timeout=_NEWS_SECONDS)
                 ray.get(done)  # one that failed ends the others
-                for number, said in ray.get(board.news.remote()).items():
-                    heard(number, said)
+                with suppress(ray.exceptions.RayError):  # no news is no reason to end what is under way
+                    for number, said in ray.get(board.news.remote()).items():
+                        heard(number, said)
             results: list[T] = ray.get(tasks)
             return results
         except ray.exceptions.RayTaskError as failure:
             if isinstance(failure.cause, AgentRLError):
                 raise failure.cause from failure
             raise
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as failure:
+        except (
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.OutOfMemoryError,
+        ) as failure:
             raise AgentRLError(
                 f"a piece of the work ended without a result on each of {ATTEMPTS} workers: were they killed?"
             ) from failure

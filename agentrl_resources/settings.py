@@ -426,6 +426,10 @@ class Settings(StrictModel):
     @model_validator(mode="after")
     def _for_the_model_that_learns(self) -> "Settings":
         """Gives what the file leaves open the defaults of the kind of model that it names."""
+        if self.engine.kind != "local" and self.compute.kind == "ray":
+            raise ValueError("compute.kind is `ray`, but with engine.kind `vllm` it is the server that samples")
+        if self.engine.publish == "adapter" and self.policy.adapter == "full":
+            raise ValueError("engine.publish is `adapter`, but policy.adapter is `full`: there is none to publish")
         if self.engine.kind != "local" and self.compute.training_processes > 1:
             raise ValueError("compute.training_processes is more than 1: they would each publish to engine.kind `vllm`")
         if self.model.base is None:

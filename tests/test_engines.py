@@ -1,11 +1,16 @@
 """Policies on a server: what is played there is what trains, and what is not is noticed before it is learned from."""
 
 import asyncio
+import shutil
 import socket
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from family_samples import network_of, tokenizer_of
@@ -27,7 +32,7 @@ from agentrl_resources.learning import (
     new_scorer,
     save_network,
 )
-from agentrl_resources.learning.adapters import copied
+from agentrl_resources.learning.adapters import copied, put_back
 from agentrl_resources.learning.mismatch import mismatch, weights
 from agentrl_resources.learning.rollout import play_in_turns
 from agentrl_resources.settings import ModelSettings, PolicySettings
@@ -197,6 +202,12 @@ def test_a_server_that_is_killed_in_mid_rollout_loses_no_episode_and_counts_none
     undisturbed = sampler_on(serve().url, adapted(base), chat, tmp_path / "one", adapter).play(TASKS, range(6), 1.0, 6)
     there = serve()
     sampler = sampler_on(there.url, adapted(base), chat, tmp_path / "other", adapter)
+    if adapter:  # one that was published before, and is gone
+        kept = copied(learned(sampler.model))
+        with torch.no_grad():
+            next(iter(learned(sampler.model).values())).add_(0.1)
+        sampler.publish()
+        put_back(sampler.model, kept)
     sampler.publish()
     there.die_after = len(there.turns) + 2
     episodes = sampler.play(TASKS, range(6), 1.0, 6)
@@ -205,7 +216,83 @@ def test_a_server_that_is_killed_in_mid_rollout_loses_no_episode_and_counts_none
     assert [episode.logprobs for episode in episodes] == [
         pytest.approx(episode.logprobs, abs=1e-5) for episode in undisturbed
     ]
-    assert Counter(episode.task.task_id for episode in episodes) == Counter(task.task_id for task in TASKS)
+    prompts = Counter(tuple(prompt) for name, prompt in there.turns[-20:] if name == sampler.published._model)
+    assert len(prompts) >= len(TASKS)
+
+
+def test_a_stage_finds_a_server_as_the_stage_before_left_it(base: Path, chat: Any, serve: Any, tmp_path: Path) -> None:
+    """The same weights under the same name, out of a folder that is gone."""
+    there = serve()
+    for stage in ("one", "other"):
+        sampler = sampler_on(there.url, adapted(base), chat, tmp_path / stage)
+        assert sampler.publish()["probe_largest"] < 1e-4
+        shutil.rmtree(tmp_path / stage)
+    server = VllmServer(there.url)
+    published(server, adapted(base, 7), chat, tmp_path / "third").publish()
+    before = set(there.networks)
+    server.leave()
+    assert len(before - set(there.networks)) == 1
+
+
+def test_what_was_refused_once_is_refused_again(base: Path, chat: Any, serve: Any, tmp_path: Path) -> None:
+    sampler = sampler_on(serve("raw").url, adapted(base), chat, tmp_path)
+    for _ in range(2):
+        with pytest.raises(AgentRLError, match="does not answer with the policy"):
+            sampler.publish()
+
+
+def test_a_server_that_was_started_again_between_two_rollouts_is_given_its_policy(
+    base: Path, chat: Any, serve: Any, tmp_path: Path
+) -> None:
+    there = serve()
+    sampler = sampler_on(there.url, adapted(base), chat, tmp_path, adapter=False)
+    sampler.publish()
+    there.networks = {"policy": there.base}
+    assert sampler.publish()["probe_largest"] < 1e-4
+    told = sampler.play(TASKS[:1], [0], 1.0, 1)[0]
+    expected = chosen_logprobs(sampler.model, told.rows, 1.0)[0]
+    assert [one for one, chosen in zip(told.logprobs, told.mask, strict=True) if chosen] == pytest.approx(
+        expected, abs=1e-4
+    )
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from agentrl_resources.engines.launch import Launched
+
+server = Launched(sys.argv[1], "nowhere", [], Path(sys.argv[2]), False, 8)
+server.start()
+print(server._process.pid, flush=True)
+time.sleep(300)
+"""
+
+
+def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    stands_in = tmp_path / "python"
+    stands_in.write_text(
+        f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\necho $$ > {tmp_path}/server\nexec sleep 300\n'
+    )
+    stands_in.chmod(0o755)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(stands_in), str(tmp_path / "log")], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    watcher = int(owner.stdout.readline())
+    started = tmp_path / "server"
+    until(lambda: started.exists() and started.read_text().strip() != "")
+    server = int(started.read_text())
+    assert psutil.pid_exists(server)
+    owner.kill()
+    owner.wait()
+    until(lambda: not psutil.pid_exists(server) and not psutil.pid_exists(watcher))
+
+
+def until(true: Any) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def free_port() -> int:
@@ -228,9 +315,9 @@ def free_port() -> int:
 def test_a_server_that_cannot_be_used_is_one_clear_error(
     base: Path, chat: Any, serve: Any, tmp_path: Path, fault: str, adapter: bool, said: str
 ) -> None:
-    url = serve(fault).url
+    url, patience = serve(fault).url, 2 if fault == "slow" else 60
     with pytest.raises(AgentRLError, match=said):
-        sampler_on(url, adapted(base), chat, tmp_path, adapter, patience=2).play(TASKS[:1], [0], 1.0, 1)
+        sampler_on(url, adapted(base), chat, tmp_path, adapter, patience).play(TASKS[:1], [0], 1.0, 1)
 
 
 def test_a_server_that_is_away_or_old_or_no_address_is_one_clear_error(serve: Any) -> None:
@@ -248,8 +335,11 @@ def test_a_server_that_stays_away_ends_the_rollout_with_its_name(
     base: Path, chat: Any, serve: Any, tmp_path: Path
 ) -> None:
     there = serve()
-    sampler = sampler_on(there.url, adapted(base), chat, tmp_path, patience=1)
+    server = VllmServer(there.url, patience=60)
+    network = adapted(base)
+    sampler = Sampler(network, chat, FACTORY, published(server, network, chat, tmp_path))
     sampler.publish()
+    server.patience = 1
     there._do(there._away())
     with pytest.raises(AgentRLError, match=r"http://127.0.0.1:\d+ went away and was not back within 1 s"):
         sampler.play(TASKS[:2], [0, 1], 1.0, 2)

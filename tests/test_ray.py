@@ -71,7 +71,7 @@ def test_results_come_in_order_and_what_is_said_is_heard(cluster: str) -> None:
 def wrong(_: Any, number: int) -> int:
     if number == 1:
         raise AgentRLError("piece 1 is wrong: mend it")
-    time.sleep(60)
+    time.sleep(600)
     return number
 
 
@@ -79,7 +79,7 @@ def test_a_pieces_error_is_raised_and_ends_the_others(cluster: str) -> None:
     began = time.monotonic()
     with pytest.raises(AgentRLError, match=r"^piece 1 is wrong: mend it$"):
         on_ray(wrong, lambda _: [1, 2], lambda *_: None, cluster, 2)
-    assert time.monotonic() - began < 50
+    assert time.monotonic() - began < 300
 
 
 def killed_once(_: Any, place: str) -> str:
@@ -149,7 +149,8 @@ def test_a_stage_samples_the_same_there(cluster: str, tmp_path: Path, monkeypatc
     (tmp_path / "short_desk.py").write_text(WORKFLOW)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("agentrl_resources.stages.pieces.cores", lambda: 2)
+    for place in ("stages.pieces", "side_by_side"):
+        monkeypatch.setattr(f"agentrl_resources.{place}.cores", lambda: 2)
     harmony = small_harmony(small_factory())
     model = small_model(harmony)
     for name in ("sft_checkpoint", "cleaned_preference_data"):

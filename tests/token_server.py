@@ -51,19 +51,27 @@ class TokenServer:
         self._do(self._away())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+        self.loop.close()
 
     async def _listen(self) -> None:
         application = web.Application(client_max_size=2**26)
         application.add_routes(
             [
-                web.get("/health", self.health), web.get("/version", self.tell_version),
-                web.get("/v1/models", self.models), web.post("/v1/completions", self.complete),
-                web.post("/tokenize", self.tokenize), web.post("/pause", self.fine), web.post("/resume", self.fine),
-                web.post("/reset_prefix_cache", self.fine), web.post("/v1/unload_lora_adapter", self.unload),
-                *([web.post("/v1/load_lora_adapter", self.load)] if self.fault != "no adapters" else []),
-                *([web.post("/collective_rpc", self.reload)] if self.fault != "no weights" else []),
+                web.get("/health", self.health),
+                web.get("/v1/models", self.models),
+                web.post("/v1/completions", self.complete),
+                web.post("/tokenize", self.tokenize),
+                web.post("/resume", self.fine),
+                web.post("/reset_prefix_cache", self.fine),
+                web.post("/v1/unload_lora_adapter", self.unload),
             ]
-        )  # fmt: skip
+        )
+        if self.fault != "no vllm":
+            application.add_routes([web.get("/version", self.tell_version)])
+        if self.fault != "no adapters":
+            application.add_routes([web.post("/v1/load_lora_adapter", self.load)])
+        if self.fault != "no weights":
+            application.add_routes([web.post("/pause", self.fine), web.post("/collective_rpc", self.reload)])
         self._runner = web.AppRunner(application, shutdown_timeout=0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
@@ -92,13 +100,16 @@ class TokenServer:
         return web.json_response({"status": "fine"})
 
     async def tell_version(self, _: web.Request) -> web.Response:
-        return web.json_response({} if self.fault == "no vllm" else {"version": self.version})
+        return web.json_response({"version": self.version})
 
     async def models(self, _: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": "policy", "max_model_len": 32768}]})
 
     async def load(self, request: web.Request) -> web.Response:
         told = await request.json()
+        if told["lora_name"] in self.networks:
+            said = f"The lora adapter '{told['lora_name']}' has already been loaded."
+            return web.json_response({"error": {"message": said}}, status=400)
         network = shared_copy(self.base)
         if self.fault != "adapter not applied":
             load_adapter(network, Path(told["lora_path"]))

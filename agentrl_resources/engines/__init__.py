@@ -4,7 +4,7 @@ from agentrl_resources.engines.cache import buffered_cache
 from agentrl_resources.engines.launch import launched
 from agentrl_resources.engines.layers import KINDS, is_small, masks_for, upcast
 from agentrl_resources.engines.local import LocalEngine
-from agentrl_resources.engines.protocol import Engine, Publication, Server, Session, Written
+from agentrl_resources.engines.protocol import Engine, How, Publication, Server, Session, Written
 from agentrl_resources.engines.vllm import VllmEngine
 from agentrl_resources.engines.vllm_server import Capabilities, VllmServer
 
@@ -12,6 +12,7 @@ __all__ = [
     "KINDS",
     "Capabilities",
     "Engine",
+    "How",
     "LocalEngine",
     "Publication",
     "Server",

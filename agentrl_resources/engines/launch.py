@@ -12,6 +12,23 @@ from pathlib import Path
 from agentrl_resources.engines.vllm_server import VllmServer
 from agentrl_resources.errors import AgentRLError
 
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Largest ranks of adapters that vLLM can be told."""
+_WATCHER = """
+import os, signal, subprocess, sys, threading
+
+
+def watch():
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+
+
+server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+threading.Thread(target=watch, daemon=True).start()
+sys.exit(server.wait())
+"""
+"""Ends the server when whoever started it is gone, however that ended: a pipe is closed then. What the server starts is
+in its process group."""
 _LAST_LINES = 6
 """Of its log, in the error when it ends."""
 
@@ -30,13 +47,16 @@ class Launched:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
-        lora = ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(max(8, rank))] if adapters else []
+        most = next((one for one in _RANKS if one >= rank), rank)
+        lora = ["--enable-lora", "--max-loras", "2", "--max-lora-rank", str(most)] if adapters else []
         self._command = [
-            *(python, "-m", "vllm.entrypoints.openai.api_server"),
+            *(python, "-c", _WATCHER, python, "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", model, "--served-model-name", "policy", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--logprobs-mode", "processed_logprobs", *lora, *arguments),
         ]
         self._log = log
+        self._from = 0
+        """Where the log of this start begins."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,6 +67,7 @@ class Launched:
         """Starts it unless it lives. AgentRLError when it cannot be started, with the end of its log."""
         if self._process is not None and self._process.poll() is None:
             return
+        self.kill()  # what a server that ended has started may still be there
         environment = {
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
@@ -60,10 +81,16 @@ class Launched:
         if threads.is_file():
             environment.setdefault("LD_PRELOAD", str(threads))
         with self._log.open("ab") as log:
+            self._from = log.tell()
             try:
                 # a session of its own, so that it can be ended with the processes that it starts
                 self._process = subprocess.Popen(
-                    self._command, stdout=log, stderr=log, env=environment, start_new_session=True
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
                 )
             except OSError as error:
                 raise AgentRLError(
@@ -77,7 +104,11 @@ class Launched:
         while not ready():
             ended = self._process is None or self._process.poll() is not None
             if ended or time.monotonic() > deadline:
-                lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+                lines = (
+                    self._log.read_bytes()[self._from :].decode(errors="replace").splitlines()
+                    if self._log.exists()
+                    else []
+                )
                 said = next((line for line in reversed(lines) if "Error" in line), "\n".join(lines[-_LAST_LINES:]))
                 what = "ended as it was being started" if ended else f"did not answer within {seconds:g} s"
                 raise AgentRLError(f"the vLLM server {what} ({self._log}): {said.strip()}")
@@ -89,6 +120,8 @@ class Launched:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
 
 
 @contextmanager

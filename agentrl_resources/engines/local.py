@@ -135,6 +135,9 @@ class LocalEngine:
         """Gives the conversation's row back."""
         self._commands.put((conversation, (), None))
 
+    def spent(self, conversation: Conversation) -> float:
+        return self.seconds
+
     async def leave(self) -> None:
         await asyncio.to_thread(self.stop)
 

@@ -34,9 +34,9 @@ class Engine(Protocol):
     context: int
     """Tokens that a conversation can hold, what is read and what is written together."""
 
-    @property
-    def seconds(self) -> float:
-        """What it has computed so far, or how long it has been at work where that is all that is known of it."""
+    def spent(self, conversation: Any) -> float:
+        """Seconds that a conversation has waited for its turns: what the engine has computed since it began, where it
+        is this process that computes, and else by the clock. Without the time of tools."""
         ...
 
     def open(self, seed: int, budget: int, sampled: int = 0) -> Any:

@@ -23,6 +23,7 @@ class _Conversation:
     budget: int
     sampled: int
     ids: list[int] = field(default_factory=list)
+    seconds: float = 0.0
     closed: bool = False
 
 
@@ -59,13 +60,7 @@ class VllmEngine:
         self._model = model
         self._turn_ends = sorted(turn_ends)
         self.context = context
-        self._began = time.perf_counter()
         self._http: aiohttp.ClientSession | None = None
-        self._bringing_back = asyncio.Lock()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
 
     def open(self, seed: int, budget: int, sampled: int = 0) -> _Conversation:
         return _Conversation(seed, budget, sampled)
@@ -83,8 +78,14 @@ class VllmEngine:
         conversation.ids += ids
         room = self.context - len(conversation.ids)
         limit = min(limit, conversation.budget - conversation.sampled, room)
+        if room < 1 and conversation.sampled == 0:
+            raise AgentRLError(
+                f"a conversation of {len(conversation.ids)} tokens leaves no room for an answer within the "
+                f"{self.context} that the server takes: start it with a larger --max-model-len"
+            )
         if limit < 1:
             return Written([], [])
+        began = time.perf_counter()
         answer = await self._answer(
             {
                 "model": self._model,
@@ -93,6 +94,12 @@ class VllmEngine:
                 "temperature": temperature,
                 "top_p": 1.0,
                 "top_k": -1,
+                # what the model's own generation settings might say instead, and tokens that end a turn there
+                "min_p": 0.0,
+                "repetition_penalty": 1.0,
+                "presence_penalty": 0.0,
+                "frequency_penalty": 0.0,
+                "ignore_eos": True,
                 "seed": (conversation.seed + 1_000_003 * conversation.sampled) % 2**63,
                 "stop_token_ids": self._turn_ends,
                 "logprobs": 0,
@@ -101,11 +108,15 @@ class VllmEngine:
             }
         )
         written = _written(answer, self._server.url)
+        conversation.seconds += time.perf_counter() - began
         conversation.ids += written.ids
         conversation.sampled += len(written.ids)
         for token in written.ids if on_token is not None else ():
             on_token(token)  # type: ignore[misc]  # there is one
         return written
+
+    def spent(self, conversation: _Conversation) -> float:
+        return conversation.seconds
 
     def close(self, conversation: _Conversation) -> None:
         conversation.closed = True
@@ -133,6 +144,8 @@ class VllmEngine:
                 if response.status < 500 and not (response.status == 404 and tried == 0):
                     raise AgentRLError(f"{self._server.url} answered with HTTP {response.status}: {said_by(said)}")
                 failure: Exception = AgentRLError(f"HTTP {response.status}: {said_by(said)}")
+            except aiohttp.ConnectionTimeoutError as error:  # away, or this process was busy
+                failure = error
             except TimeoutError as error:
                 raise AgentRLError(
                     f"{self._server.url} did not answer within {self._server.patience:g} s (engine.patience_seconds)"
@@ -140,10 +153,9 @@ class VllmEngine:
             except (aiohttp.ClientError, OSError) as error:
                 failure = error
             tried += 1
-            if tried > _ATTEMPTS:
+            if tried >= _ATTEMPTS:
                 raise AgentRLError(f"{self._server.url} gave no answer in {tried} attempts: {failure}") from failure
-            async with self._bringing_back:
-                await asyncio.to_thread(self._server.bring_back, lives)
+            await asyncio.to_thread(self._server.bring_back, lives)
 
 
 def _object(said: bytes, url: str) -> Mapping[str, Any]:

@@ -5,12 +5,15 @@ no folder written twice, since vLLM keeps what it has read of an adapter by its 
 prompt by what answered it.
 """
 
+import http.client
 import json
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,6 +64,9 @@ class VllmServer:
         """What was published, the newest last."""
         self._whole: Publication | None = None
         """What the server's own weights are, where we have set them."""
+        self._bringing_back = threading.Lock()
+        self._gone: AgentRLError | None = None
+        """Why it is given up."""
         self.lives = 0
         """How often it has been brought back."""
 
@@ -70,6 +76,10 @@ class VllmServer:
             version = str(self._ask("/version")["version"])
         except KeyError as error:
             raise AgentRLError(f"engine.url: {self.url} is no vLLM server") from error
+        except AgentRLError as error:
+            if "HTTP 404" in str(error):
+                raise AgentRLError(f"engine.url: {self.url} is no vLLM server") from error
+            raise
         digits = [int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2]]
         if tuple(digits) < OLDEST:
             oldest = ".".join(map(str, OLDEST))
@@ -84,7 +94,7 @@ class VllmServer:
         try:
             with urllib.request.urlopen(urllib.request.Request(f"{self.url}/health", headers=self.headers), timeout=5):
                 return True
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             return False
 
     @cached_property
@@ -96,6 +106,8 @@ class VllmServer:
 
     def publish(self, publication: Publication) -> str:
         """See `Server`; the error says which option the server lacks."""
+        if not self.healthy():
+            self.bring_back(self.lives)
         if publication.how == "weights":
             self._load_weights(publication)
             self._whole = publication
@@ -115,8 +127,12 @@ class VllmServer:
         body = {"messages": list(messages), "add_generation_prompt": True, **({"tools": list(tools)} if tools else {})}
         try:
             return [int(token) for token in self._ask("/tokenize", body)["tokens"]]
-        except (AgentRLError, KeyError, TypeError):
+        except KeyError:
             return None
+        except AgentRLError as error:
+            if "HTTP 404" in str(error):
+                return None
+            raise
 
     def bring_back(self, seen: int) -> None:
         """Waits until a server that went away answers again, and publishes once more what it held.
@@ -126,8 +142,18 @@ class VllmServer:
 
         AgentRLError when it stays away.
         """
-        if seen != self.lives:
-            return
+        with self._bringing_back:
+            if self._gone is not None:
+                raise self._gone
+            if seen == self.lives:
+                try:
+                    self._bring_back()
+                except AgentRLError as error:
+                    self._gone = error
+                    raise
+                self.lives += 1
+
+    def _bring_back(self) -> None:
         deadline = time.monotonic() + self.patience
         while not self.healthy():
             if time.monotonic() > deadline:
@@ -137,24 +163,31 @@ class VllmServer:
         if self._whole is not None:
             self._load_weights(self._whole)
         for publication in self._held.values():
-            try:
+            if publication.folder.exists():  # those before the present one are gone from here too
                 self._load_adapter(publication)
-            except AgentRLError as error:
-                if "already been loaded" not in str(error):  # it was away, but did not end
-                    raise
-        self.lives += 1
 
     def _load_adapter(self, publication: Publication) -> None:
         body = {"lora_name": publication.name, "lora_path": str(publication.folder)}
         try:
             self._ask("/v1/load_lora_adapter", body)
         except AgentRLError as error:
+            if "already been loaded" in str(error):  # by a stage before this one; what is in it is the same
+                self._ask("/v1/unload_lora_adapter", {"lora_name": publication.name})
+                self._ask("/v1/load_lora_adapter", body)
+                return
             if "HTTP 404" in str(error) and "Not Found" in str(error):
                 raise AgentRLError(
                     f"{self.url} takes no adapters: start it with --enable-lora and "
                     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or set engine.publish: weights"
                 ) from error
             raise
+
+    def leave(self) -> None:
+        """Takes back the adapters that were published, as far as the server still answers."""
+        for name in self._held:
+            with suppress(AgentRLError):
+                self._ask("/v1/unload_lora_adapter", {"lora_name": name})
+        self._held.clear()
 
     def _load_weights(self, publication: Publication) -> None:
         try:
@@ -187,7 +220,7 @@ class VllmServer:
         except urllib.error.HTTPError as error:
             told = said_by(error.read())
             raise AgentRLError(f"{self.url}{place} answered with HTTP {error.code}: {told}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise AgentRLError(
                 f"engine.url: {self.url} cannot be reached ({reason}). Is the server running?"

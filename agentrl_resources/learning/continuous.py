@@ -53,9 +53,10 @@ async def _played(
             if player.anew:
                 engine.close(conversation)
                 conversation = engine.open(seed, player.chosen + player.left, player.chosen)
+        seconds = engine.spent(conversation)
         engine.close(conversation)
         tools_ms = sum(call.ms for call in player.sampled.episode.transcript.tool_calls)
-        player.sampled.duration_ms = engine.seconds * 1000 + tools_ms
+        player.sampled.duration_ms = seconds * 1000 + tools_ms
         return player.sampled
 
     try:

@@ -318,7 +318,7 @@ class PpoTrainer:
             "tokens_out": _mean([episode.tokens_out for episode in episodes]),
             "forks": len(rows) / len(episodes) - 1,
             **mismatch(by_sampler, by_trainer),
-            "masked": _mean([float(max(row) == 0) for row in rollout.weights]),
+            "masked": _mean([float(max(row, default=1.0) == 0) for row in rollout.weights]),
         }
         return rollout, facts
 

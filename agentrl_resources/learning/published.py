@@ -9,12 +9,13 @@ trainer's own.
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agentrl_resources.engines import Engine, Publication, Server
+from agentrl_resources.engines import Engine, How, Publication, Server
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import ChatFormat, Encoded
 from agentrl_resources.learning.adapters import has_adapter, learned, merged
@@ -123,21 +124,29 @@ class Published:
         Raises:
             AgentRLError: the server cannot be reached or used, or does not answer with this policy.
         """
+        how: How = "weights" if self.alone else "adapter"
         name = f"policy-{_digest(self._network)}"
-        if self._now is not None and name == self._now.name and self._server.holds(self._now):
-            return self._facts
-        folder = self._folder / name
-        if not folder.exists():
-            self._write(folder)
-        before, self._now = self._now, Publication(name, folder, "weights" if self.alone else "adapter")
-        self._model = self._server.publish(self._now)
+        wanted = Publication(name, self._folder / f"{name}-{how}", how)
+        if wanted == self._now and self._server.holds(wanted):
+            if not self.alone:
+                return self._facts
+            with suppress(AgentRLError):  # weights have no name there: a server that was started again has others
+                return self._probed()
+        if not wanted.folder.exists():
+            self._write(wanted.folder)
+        before, self._now = self._now, None  # until it is seen to answer
+        self._model = self._server.publish(wanted)
+        if before is not None and before != wanted:
+            shutil.rmtree(before.folder, ignore_errors=True)
+        self._facts = self._probed()
+        self._now = wanted
+        return self._facts
+
+    def _probed(self) -> dict[str, float]:
         prompt = self._chat.prompt(self._opening[0])
         self._same_template(prompt)
         found = probe(self.engine(), self._network, prompt)
-        self._facts = {"probe_mean": found.mean, "probe_largest": found.largest}
-        if before is not None and before.name != name:
-            shutil.rmtree(before.folder, ignore_errors=True)
-        return self._facts
+        return {"probe_mean": found.mean, "probe_largest": found.largest}
 
     def engine(self) -> Engine:
         return self._server.engine(self._model, self._chat.turn_ends)

@@ -146,7 +146,7 @@ def train_reward_model(
             max_length=None,
             seed=seed,
             remove_unused_columns=False,
-            **trainer_arguments(work),
+            **trainer_arguments(work, scorer),
         ),
         train_dataset=Dataset.from_list(rows),
         data_collator=collate,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.engines import is_small
 from agentrl_resources.families import Encoded
 from agentrl_resources.learning.batching import asked_where, before, bucketed_order, slices_of_a_step
 from agentrl_resources.learning.ranks import ALONE, Ranks
@@ -63,7 +64,7 @@ def train_sft(
             router_aux_loss_coef=0.0,  # a default of 0.9 outweighs the language loss in a model of four experts
             max_length=None,
             seed=seed,
-            **trainer_arguments(work),
+            **trainer_arguments(work, model),
         ),
         train_dataset=Dataset.from_list([{"input_ids": train[i].ids, "assistant_masks": train[i].mask} for i in order]),
         eval_dataset=Dataset.from_list([{"input_ids": row.ids, "assistant_masks": row.mask} for row in holdout]),
@@ -110,8 +111,9 @@ def optimizer_for(model: Any, learning_rate: float, matrix_learning_rate: float 
     return MuonWithAdamW(model, learning_rate, matrix_learning_rate)
 
 
-def trainer_arguments(work: Path) -> dict[str, Any]:
-    """What SFT and reward model training share: float32, one device, no reporting, no checkpoints of its own."""
+def trainer_arguments(work: Path, model: Any) -> dict[str, Any]:
+    """What SFT and reward model training share: float32, one device, no reporting, no checkpoints of its own. A step of
+    a larger model takes seconds, so each of them is told."""
     return {
         "output_dir": str(work),
         "per_device_eval_batch_size": 64,
@@ -124,7 +126,7 @@ def trainer_arguments(work: Path) -> dict[str, Any]:
         "num_train_epochs": 1,  # the data are given in the order of training, all passes after each other
         "train_sampling_strategy": "sequential",
         "dataloader_pin_memory": False,
-        "logging_steps": 10,
+        "logging_steps": 10 if is_small(model) else 1,
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,

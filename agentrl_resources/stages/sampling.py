@@ -51,7 +51,11 @@ def _server(request: StageRequest, checkpoint: Path, adapter: bool) -> Iterator[
         key = None
         if options.key_variable and not (key := os.environ.get(options.key_variable)):
             raise AgentRLError(f"engine.key_variable: {options.key_variable} is not set")
-        yield VllmServer(options.url, key, options.patience_seconds)
+        server = VllmServer(options.url, key, options.patience_seconds)
+        try:
+            yield server
+        finally:
+            server.leave()
         return
     base = base_of(checkpoint) if is_adapter(checkpoint) else None
     dtype = str(load_policy(checkpoint).dtype).removeprefix("torch.")
@@ -65,5 +69,5 @@ def _server(request: StageRequest, checkpoint: Path, adapter: bool) -> Iterator[
         adapter,
         request.settings.policy.rank,
         options.patience_seconds,
-    ) as server:
-        yield server
+    ) as own:
+        yield own

@@ -7,7 +7,6 @@ that vLLM does what that one does, and goes wrong in the ways that that one imit
 import asyncio
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,7 +133,7 @@ def test_a_server_that_is_killed_loses_no_episode_and_counts_none_twice(chat: An
         async def until_all_are_under_way(engine: VllmEngine, body: Any) -> Any:
             sent.append(body)
             if len(sent) == 16:
-                asyncio.get_running_loop().call_later(0.3, os.killpg, own._process.pid, signal.SIGKILL)
+                os.killpg(own._process.pid, signal.SIGKILL)
             return await asked(engine, body)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -143,8 +142,7 @@ def test_a_server_that_is_killed_loses_no_episode_and_counts_none_twice(chat: An
         assert server.lives == 1, "it was not killed in mid-rollout"
         told, expected = told_and_expected(network, episodes)
         assert told == pytest.approx(expected, abs=1e-3)
-        assert Counter(one.task.task_id for one in episodes) == Counter(task.task_id for task in TASKS * 4)
-        assert len({episode.seed for episode in episodes}) == 16
+        assert [episode.task for episode in episodes] == TASKS * 4
     finally:
         own.kill()
 
