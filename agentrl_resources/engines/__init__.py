@@ -1,6 +1,7 @@
 """Engines: who samples the tokens of a policy's turns, this process or a server."""
 
-from agentrl_resources.engines.cache import buffered_cache
+from typing import Any
+
 from agentrl_resources.engines.launch import launched
 from agentrl_resources.engines.layers import KINDS, is_small, masks_for, upcast
 from agentrl_resources.engines.local import LocalEngine
@@ -26,3 +27,10 @@ __all__ = [
     "masks_for",
     "upcast",
 ]
+
+
+def buffered_cache(config: Any) -> Any:
+    """A cache of keys and values for rows that advance in lock step. transformers is loaded with it."""
+    from agentrl_resources.engines import cache
+
+    return cache.buffered_cache(config)
