@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import hypothesis
 import pytest
 
 from agentrl_assets.cli import main
 from agentrl_resources.dagster_resources import Workspace
 from agentrl_resources.files import locked
+
+# no test is timed: a slow moment of the machine is no failure
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 if TYPE_CHECKING:
     from gateways import Running

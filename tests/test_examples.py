@@ -35,7 +35,7 @@ def test_a_file_is_complete_up_to_its_weights(file: Path, tmp_path: Path) -> Non
 
 def test_the_short_desk_holds_tasks_that_its_expert_solves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(MODELS)
-    workflow = load_workflow("short_desk:ShortDesk")
+    workflow = load_workflow("two_tool_desk:ShortDesk")
     factory = EpisodeFactory(workflow)
     for split in ("train", "holdout", "capability", "adversarial"):
         tasks = workflow.tasks(split, 40, 1)

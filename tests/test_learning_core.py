@@ -7,12 +7,12 @@ import pytest
 import torch
 from small_models import ROUNDING, expert_episodes, in_double, small_factory, small_harmony, small_model
 
+from agentrl_resources.engines import layers
 from agentrl_resources.families import Encoded
 from agentrl_resources.learning import (
     EncodedPair,
     RewardModel,
     Sampler,
-    batching,
     chosen_logprobs,
     gae,
     new_scorer,
@@ -206,7 +206,7 @@ def test_a_history_that_is_written_anew_forks_the_trajectory(exact, harmony, fac
     sampler = Sampler(exact, Forgetful(harmony), factory)
     together = sampler.play(tasks, range(7), 1.0, concurrency=7)
     apart = sampler.play(tasks, range(7), 1.0, concurrency=2)
-    monkeypatch.setattr(batching, "SMALL", 0)
+    monkeypatch.setattr(layers, "SMALL", 0)
     at_own_pace = sampler.play(tasks, range(7), 1.0, concurrency=7)
     for others in (apart, at_own_pace):
         assert [[row.ids for row in one.rows] for one in others] == [[row.ids for row in one.rows] for one in together]
