@@ -47,7 +47,7 @@ test: env
 
 test-engines: env .vllm/.ready
 	.venv/bin/python examples/models/fetch_smollm2.py
-	AGENTRL_VLLM=.vllm/bin/python AGENTRL_SMOLLM2=examples/models/smollm2-135m-instruct .venv/bin/pytest tests/vllm
+	AGENTRL_VLLM=$(CURDIR)/.vllm/bin/python AGENTRL_SMOLLM2=$(CURDIR)/examples/models/smollm2-135m-instruct .venv/bin/pytest tests/vllm
 
 soak: env
 	.venv/bin/python benchmarks/gateway_soak.py --minutes 10 --rate 20
