@@ -5,7 +5,7 @@ from typing import Any
 from agentrl_resources.engines.launch import launched
 from agentrl_resources.engines.layers import KINDS, is_small, masks_for, upcast
 from agentrl_resources.engines.local import LocalEngine
-from agentrl_resources.engines.protocol import Engine, How, Publication, Server, Session, Written
+from agentrl_resources.engines.protocol import Engine, How, Publication, Server, Written
 from agentrl_resources.engines.vllm import VllmEngine
 from agentrl_resources.engines.vllm_server import Capabilities, VllmServer
 
@@ -17,7 +17,6 @@ __all__ = [
     "LocalEngine",
     "Publication",
     "Server",
-    "Session",
     "VllmEngine",
     "VllmServer",
     "Written",

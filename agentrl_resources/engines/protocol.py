@@ -19,15 +19,6 @@ class Written:
     logprobs: list[float]
 
 
-class Session(Protocol):
-    """One conversation; made by `Engine.open`."""
-
-    budget: int
-    """Tokens that may be sampled in it."""
-    sampled: int
-    """Tokens that were."""
-
-
 class Engine(Protocol):
     """Samples the turns of many conversations with one policy."""
 

@@ -41,6 +41,15 @@ class Capabilities:
     context: int
 
 
+class _Answered(AgentRLError):
+    """A server answered with an error. `unknown`: it has no such route."""
+
+    def __init__(self, place: str, status: int, said: str) -> None:
+        super().__init__(f"{place} answered with HTTP {status}: {said}")
+        self.status = status
+        self.unknown = status == 404 and "Not Found" in said
+
+
 class VllmServer:
     """What all policies on one server share: where it is, what it holds, and how it is brought back; see `Server`.
 
@@ -76,8 +85,8 @@ class VllmServer:
             version = str(self._ask("/version")["version"])
         except KeyError as error:
             raise AgentRLError(f"engine.url: {self.url} is no vLLM server") from error
-        except AgentRLError as error:
-            if "HTTP 404" in str(error):
+        except _Answered as error:
+            if error.status == 404:
                 raise AgentRLError(f"engine.url: {self.url} is no vLLM server") from error
             raise
         digits = [int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2]]
@@ -129,8 +138,8 @@ class VllmServer:
             return [int(token) for token in self._ask("/tokenize", body)["tokens"]]
         except KeyError:
             return None
-        except AgentRLError as error:
-            if "HTTP 404" in str(error):
+        except _Answered as error:
+            if error.status == 404:
                 return None
             raise
 
@@ -170,12 +179,12 @@ class VllmServer:
         body = {"lora_name": publication.name, "lora_path": str(publication.folder)}
         try:
             self._ask("/v1/load_lora_adapter", body)
-        except AgentRLError as error:
+        except _Answered as error:
             if "already been loaded" in str(error):  # by a stage before this one; what is in it is the same
                 self._ask("/v1/unload_lora_adapter", {"lora_name": publication.name})
                 self._ask("/v1/load_lora_adapter", body)
                 return
-            if "HTTP 404" in str(error) and "Not Found" in str(error):
+            if error.unknown:  # a folder that is not there is a 404 of another kind
                 raise AgentRLError(
                     f"{self.url} takes no adapters: start it with --enable-lora and "
                     "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or set engine.publish: weights"
@@ -192,8 +201,8 @@ class VllmServer:
     def _load_weights(self, publication: Publication) -> None:
         try:
             self._ask("/pause?mode=wait", {})
-        except AgentRLError as error:
-            if "HTTP 404" in str(error):
+        except _Answered as error:
+            if error.status == 404:
                 raise AgentRLError(
                     f"{self.url} takes no weights: start it with VLLM_SERVER_DEV_MODE=1, or set engine.publish: adapter"
                 ) from error
@@ -218,8 +227,7 @@ class VllmServer:
             with urllib.request.urlopen(request, timeout=min(self.patience, _ADMIN_SECONDS)) as answer:
                 said = answer.read()
         except urllib.error.HTTPError as error:
-            told = said_by(error.read())
-            raise AgentRLError(f"{self.url}{place} answered with HTTP {error.code}: {told}") from error
+            raise _Answered(self.url + place, error.code, said_by(error.read())) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise AgentRLError(

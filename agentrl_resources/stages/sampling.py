@@ -34,14 +34,15 @@ def sampling(request: StageRequest, checkpoint: Path) -> Iterator[SamplerOf]:
         return
     adapter = options.publish == "adapter" if options.publish else is_adapter(checkpoint)
 
-    def published(server: Server, model: Any, chat: ChatFormat, factory: EpisodeFactory) -> Sampler:
-        task = request.workflow.tasks("train", 1, request.settings.seed)[0]
-        opening = factory.start(task).transcript.messages
-        folder = request.work / "published"
-        return Sampler(model, chat, factory, Published(server, model, chat, (opening, factory.tools), folder, adapter))
-
     with _server(request, checkpoint, adapter) as server:
-        yield lambda model, chat, factory: published(server, model, chat, factory)
+
+        def published(model: Any, chat: ChatFormat, factory: EpisodeFactory) -> Sampler:
+            task = request.workflow.tasks("train", 1, request.settings.seed)[0]
+            opening = (factory.start(task).transcript.messages, factory.tools)
+            folder = request.work / "published"
+            return Sampler(model, chat, factory, Published(server, model, chat, opening, folder, adapter))
+
+        yield published
 
 
 @contextmanager
