@@ -156,6 +156,9 @@ class PolicySettings(StrictModel):
     targets: Annotated[tuple[Name, ...], AfterValidator(_at_least_one)] | None = None
     """Names of the layers that have an adapter; nothing: every linear layer but the head (Schulman et al. 2025, "LoRA
     without regret")."""
+    gradient_checkpointing: bool = False
+    """For the backward pass each layer keeps only what it was given, and is computed once more there: less memory, a
+    third more work."""
 
 
 class SftSettings(StrictModel):

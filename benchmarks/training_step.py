@@ -19,7 +19,7 @@ import torch
 
 from agentrl_resources.families.gpt_oss import Harmony, pointwise, sinks, train_tokenizer
 from agentrl_resources.learning import new_model, repeatable
-from agentrl_resources.learning.batching import model_inputs, pad
+from agentrl_resources.learning.batching import pad
 from agentrl_resources.learning.model import device
 from agentrl_resources.learning.muon import MuonWithAdamW
 from agentrl_resources.learning.sft import language_loss
@@ -54,7 +54,8 @@ def batches(size: int, count: int) -> tuple[Harmony, list[dict[str, Any]]]:
     for start in range(0, len(encoded), size):
         rows = encoded[start : start + size]
         labels = [[i if chosen else -100 for i, chosen in zip(r.ids, r.mask, strict=True)] for r in rows]
-        found.append(model_inputs([row.ids for row in rows], device()) | {"labels": pad(labels, -100).to(device())})
+        ids, labels = pad([row.ids for row in rows]).to(device()), pad(labels, -100).to(device())
+        found.append({"input_ids": ids, "labels": labels, "use_cache": False})
     return harmony, found
 
 

@@ -62,17 +62,18 @@ def in_double(model):
     alone does not do: transformers' norm and rotary embedding round to float32 whatever they are given.
     """
     import torch
-    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRMSNorm, GptOssRotaryEmbedding
 
     def norm(self, hidden):
         return self.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
 
     def rotary(self, _, position_ids):
         angles = position_ids[..., None].double() * self.inv_freq
+        if not type(self).__name__.startswith("GptOss"):  # which turns halves of a head by the same angles
+            angles = torch.cat([angles, angles], dim=-1)
         return angles.cos(), angles.sin()
 
     for module in model.double().modules():
-        for kind, forward in ((GptOssRMSNorm, norm), (GptOssRotaryEmbedding, rotary)):
-            if isinstance(module, kind):
+        for kind, forward in (("RMSNorm", norm), ("RotaryEmbedding", rotary)):
+            if kind in {one.__name__[-len(kind) :] for one in type(module).__mro__}:
                 module.forward = MethodType(forward, module)
     return model

@@ -18,7 +18,7 @@ from agentrl_resources.engines import LocalEngine
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import BUILT_IN, ChatFormat, load_format, read_next, recognise
 from agentrl_resources.learning import Sampler, chosen_logprobs, load_policy
-from agentrl_resources.learning.batching import logits_where
+from agentrl_resources.learning.batching import asked_where
 
 FACTORY = small_factory(max_tokens=48)
 TOOLS = FACTORY.tools
@@ -247,12 +247,13 @@ def test_what_a_family_does_behind_its_head_is_done_in_training_too(network: str
     )  # fmt: skip
     torch.manual_seed(1)
     model = getattr(transformers, f"{network}ForCausalLM")(config).eval()
-    inputs = {"input_ids": torch.arange(1, 31).reshape(3, 10), "use_cache": False}
+    ids = torch.arange(1, 31).reshape(3, 10)
     where = torch.rand(3, 10) < 0.5
     where[:, -1] = False
-    expected = model(**inputs).logits[where]
+    expected = model(input_ids=ids, use_cache=False).logits[where]
     # the head of some rows beside the head of all: a product of another size, in float32
-    torch.testing.assert_close(logits_where(model, inputs, where), expected, rtol=1e-4, atol=1e-4)
+    said = asked_where(model, ids, where, ids[where], lambda logits, _: logits)
+    torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-4)
     assert expected.abs().max() > 0.01
 
 

@@ -447,10 +447,10 @@ def test_a_running_score_sees_no_token_that_is_still_to_come(scorer, harmony, ep
 
     whole = harmony.encode(episodes[0].transcript.messages[1:])
     with torch.inference_mode():
-        running = running_scores(scorer, **scorer_inputs([whole]))[0].tolist()
+        running = running_scores(scorer, *scorer_inputs([whole]))[0].tolist()
         for t in (t for t, chosen in enumerate(whole.mask) if chosen):
             cut = Encoded([*whole.ids[: t + 1]], whole.mask[: t + 1])
-            so_far = running_scores(scorer, **scorer_inputs([cut]))[0, t].item()
+            so_far = running_scores(scorer, *scorer_inputs([cut]))[0, t].item()
             assert so_far == pytest.approx(running[t], rel=ROUNDING, abs=ROUNDING)
     assert running[-1] == pytest.approx(RewardModel(scorer).score([whole])[0], rel=ROUNDING, abs=ROUNDING)
 

@@ -42,6 +42,8 @@ def test_an_adapter_needs_less_and_more_conversations_need_more(folder):
     assert set(whole) == {"sft_checkpoint", "reward_model", "ppo_policy", "offline_eval_suite"}
     assert all(adapter[stage] <= whole[stage] for stage in whole)
     assert adapter["ppo_policy"] < whole["ppo_policy"]
+    twice = needed(base, with_base(folder, policy={"gradient_checkpointing": True}))
+    assert all(twice[stage] < whole[stage] for stage in ("sft_checkpoint", "reward_model", "ppo_policy"))
     many = needed(base, with_base(folder, evaluation={"concurrency": 4000}))
     assert many["offline_eval_suite"] > whole["offline_eval_suite"]
 

@@ -11,8 +11,9 @@ from small_models import ROUNDING, in_double, small_critic, small_factory, small
 
 from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, adapted_kl_coefficient
 from agentrl_resources.learning import ppo as ppo_module
+from agentrl_resources.learning.model import recomputed
 from agentrl_resources.learning.player import Fork
-from agentrl_resources.settings import PpoSettings
+from agentrl_resources.settings import PolicySettings, PpoSettings
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("bit_for_bit")]
 
@@ -159,7 +160,7 @@ def test_the_gradient_does_not_depend_on_how_a_minibatch_is_cut_or_ordered(make_
 
     def gradient(minibatch, tokens):
         cut = ppo_module.micro_batches
-        monkeypatch.setattr(ppo_module, "micro_batches", lambda lengths: cut(lengths, tokens))
+        monkeypatch.setattr(ppo_module, "micro_batches", lambda lengths, _: cut(lengths, tokens=tokens))
         trainer.optimizer.zero_grad()
         trainer._accumulate(rollout, minibatch)
         monkeypatch.undo()
@@ -171,6 +172,27 @@ def test_the_gradient_does_not_depend_on_how_a_minibatch_is_cut_or_ordered(make_
     one_by_one = gradient([5, 2, 7, 0, 1, 6, 3, 4], tokens=1)
     assert whole.abs().max() > 0
     torch.testing.assert_close(whole, one_by_one, rtol=ROUNDING, atol=ROUNDING * float(whole.abs().max()))
+
+
+def test_an_update_with_layers_that_are_computed_twice_is_the_same(make_exact_trainer, tasks):
+    import torch
+
+    def updated(checkpointing):
+        trainer = make_exact_trainer(folder=f"checkpointing {checkpointing}")
+        policy = PolicySettings(gradient_checkpointing=checkpointing)
+        passes = []
+        for network in (trainer.policy, trainer.critic):
+            recomputed(network, policy)
+            network.base_model.layers[0].self_attn.register_forward_hook(
+                lambda *_: passes.append(torch.is_grad_enabled())
+            )
+        trainer.train(tasks)
+        return copy_of(trainer.policy), sum(passes)
+
+    (weights, passes), (whole, whole_passes) = updated(True), updated(False)
+    assert passes == 2 * whole_passes
+    for one, other in zip(weights, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=ROUNDING, atol=ROUNDING)
 
 
 def test_an_episode_counts_the_same_in_however_many_rows_it_stands(make_exact_trainer, tasks):

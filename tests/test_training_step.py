@@ -7,8 +7,10 @@ from small_models import SMALL, expert_episodes, small_factory, small_harmony, s
 from agentrl_resources.families.gpt_oss import pointwise
 from agentrl_resources.families.gpt_oss.experts import FEW
 from agentrl_resources.learning import batching
-from agentrl_resources.learning.batching import before, chosen_logprobs, logits_where, model_inputs, pad
+from agentrl_resources.learning.batching import before, chosen_logprobs, pad
+from agentrl_resources.learning.model import recompute_from_here, recomputed
 from agentrl_resources.learning.sft import language_loss
+from agentrl_resources.settings import PolicySettings
 
 pytestmark = pytest.mark.numeric
 
@@ -31,7 +33,7 @@ def episodes(harmony):
 
 @pytest.fixture(scope="module")
 def inputs(episodes):
-    return model_inputs([episode.ids for episode in episodes], "cpu")
+    return {"input_ids": pad([episode.ids for episode in episodes]), "use_cache": False}
 
 
 def close(one, other):
@@ -96,9 +98,33 @@ def test_logits_that_are_asked_part_by_part_give_the_same_loss_and_gradients(mod
         close(one, other)
 
 
-@pytest.mark.parametrize(("rows", "longest", "at_once"), [(16, 100, 16), (16, 2048, 8), (3, 9000, 1), (5, 0, 5)])
+def test_layers_that_are_computed_twice_keep_less_and_learn_the_same(harmony, episodes, inputs):
+    labels = pad([[i if m else -100 for i, m in zip(e.ids, e.mask, strict=True)] for e in episodes], -100)
+
+    def learned(checkpointing):
+        model = recomputed(small_model(harmony).double(), PolicySettings(gradient_checkpointing=checkpointing)).eval()
+        language_loss(model, inputs["input_ids"], labels)  # asks the head once whether it is all
+        recompute_from_here(model)
+        kept, passes = {}, []
+        model.get_decoder().layers[0].self_attn.register_forward_hook(lambda *_: passes.append(1))
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda one: kept.setdefault(one.data_ptr(), one), lambda one: one
+        ):
+            loss = language_loss(model, inputs["input_ids"], labels)
+        loss.backward()
+        gradients = [weights.grad for weights in model.parameters() if weights.grad is not None]
+        return [loss.detach(), *gradients], sum(one.nbytes for one in kept.values()), len(passes)
+
+    (whole, kept, once), (again, less, twice) = learned(False), learned(True)
+    for one, other in zip(again, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+    assert (once, twice) == (1, 2)
+    assert less < kept / 2
+
+
+@pytest.mark.parametrize(("rows", "longest", "at_once"), [(16, 100, 16), (16, 2048, 8), (3, 9000, 1), (5, 1, 5)])
 def test_a_steps_rows_are_cut_so_that_a_pass_has_room(model, rows, longest, at_once):
-    cut = batching.slices_of_a_step(model, rows, longest)
+    cut = batching.slices_of_a_step(model, torch.zeros(rows, longest))
     assert [row for part in cut for row in range(rows)[part]] == list(range(rows))
     assert len(range(rows)[cut[0]]) == at_once
 
@@ -106,7 +132,9 @@ def test_a_steps_rows_are_cut_so_that_a_pass_has_room(model, rows, longest, at_o
 def test_logits_at_some_places_are_those_of_the_whole(model, episodes, inputs):
     where = before(pad([episode.mask for episode in episodes]))
     with torch.inference_mode():
-        close(logits_where(model, inputs, where), model(**inputs).logits[where])
+        ids = inputs["input_ids"]
+        said = batching.asked_where(model, ids, where, ids[where], lambda logits, _: logits)
+        close(said, model(**inputs).logits[where])
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])

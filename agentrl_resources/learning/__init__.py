@@ -11,6 +11,7 @@ from agentrl_resources.learning.model import (
     load_tokenizer,
     new_model,
     new_scorer,
+    recomputed,
     repeatable,
     save_network,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "new_model",
     "new_scorer",
     "play_in_turns",
+    "recomputed",
     "refuse_what_does_not_fit",
     "repeatable",
     "sample_replies",

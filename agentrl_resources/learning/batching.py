@@ -1,12 +1,12 @@
 """Padded micro-batches of token sequences, and what a model says of every token in them."""
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from agentrl_resources.engines import is_small, upcast
+from agentrl_resources.learning.beginnings import alike, beginning, read_behind
 
-Row = TypeVar("Row")
 Answer = TypeVar("Answer")
 
 
@@ -19,16 +19,20 @@ class Tokens(Protocol):
     def mask(self) -> list[int]: ...
 
 
+Conversation = TypeVar("Conversation", bound=Tokens)
+
+
 TOKENS_PER_BATCH = 2048
 """Padded tokens in one forward pass: bounds memory, keeps short sequences from being padded to long ones, and what a
 layer hands to the next stays in a core's cache. With four times as many a small model takes half as long again."""
 
 
-def micro_batches(lengths: Sequence[int], tokens: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
-    """Positions grouped by similar length so that a padded group holds at most `tokens` (or one sequence)."""
+def micro_batches(lengths: Sequence[int], shared: int = 0, tokens: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
+    """Positions grouped by similar length so that a padded group holds at most `tokens` (or one sequence), of which
+    those that all sequences begin with, `shared`, count once."""
     group: list[int] = []
     for position in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if group and lengths[position] * (len(group) + 1) > tokens:
+        if group and shared + (lengths[position] - shared) * (len(group) + 1) > tokens:
             yield group
             group = []
         group.append(position)
@@ -43,11 +47,16 @@ LOGITS_AT_ONCE = 2**26
 would be most of a step's memory."""
 
 
-def slices_of_a_step(model: Any, rows: int, longest: int) -> list[slice]:
-    """How a training step's padded rows are cut into passes; a pass has at least one row."""
+def slices_of_a_step(model: Any, *batches: Any) -> list[slice]:
+    """How a training step is cut into passes, each of which takes the same rows of all its padded batches (rows,
+    tokens); a pass has at least one row."""
+    import torch
+
+    ids = torch.cat(batches)
+    shared = beginning(model, ids, torch.zeros_like(ids, dtype=torch.bool))
     tokens = TOKENS_PER_STEP if is_small(model) else TOKENS_PER_BATCH
-    at_once = max(1, tokens // max(1, longest))
-    return [slice(start, start + at_once) for start in range(0, rows, at_once)]
+    at_once = max(1, (tokens - shared) // max(1, len(batches) * (ids.shape[1] - shared)))
+    return [slice(start, start + at_once) for start in range(0, len(batches[0]), at_once)]
 
 
 BUCKET = 16
@@ -85,25 +94,21 @@ def pad(sequences: Sequence[Sequence[float]], value: float = 0, dtype: Any = Non
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
-def model_inputs(sequences: Sequence[Sequence[int]], device: Any) -> dict[str, Any]:
-    """What a model's forward pass takes for a padded batch. No token sees the padding, which comes after it."""
-    return {"input_ids": pad(sequences).to(device), "use_cache": False}
-
-
 def in_micro_batches(
-    rows: Sequence[Row], answer: Callable[[list[Row]], Sequence[Answer]], length: Callable[[Row], int]
+    model: Any, rows: Sequence[Conversation], answer: Callable[[list[Conversation]], Sequence[Answer]]
 ) -> list[Answer]:
-    """What `answer` gives for each row, in their order, asked group by group and without gradient."""
+    """What `answer` gives for each row, in their order, asked group by group and without gradient. `model` is who is
+    asked."""
     import torch
 
     answers: dict[int, Answer] = {}
     with torch.inference_mode():
-        for group in micro_batches([length(row) for row in rows]):
+        for group in micro_batches([len(row.ids) for row in rows], alike(model, [row.ids for row in rows])):
             answers |= zip(group, answer([rows[position] for position in group]), strict=True)
     return [answers[position] for position in range(len(rows))]
 
 
-def asked_where(model: Any, inputs: Mapping[str, Any], where: Any, answers: Any, ask: Callable[..., Any]) -> Any:
+def asked_where(model: Any, ids: Any, where: Any, answers: Any, ask: Callable[..., Any]) -> Any:
     """What `ask` says of a causal language model's logits for the next token, at some places only.
 
     The head, with its logits over the whole vocabulary, is a large part of a small model's work and of a large one's
@@ -112,7 +117,7 @@ def asked_where(model: Any, inputs: Mapping[str, Any], where: Any, answers: Any,
 
     Args:
         model: a causal language model.
-        inputs: what its forward pass takes, padded on the right.
+        ids: (batch, tokens), padded on the right. No token sees the padding, which comes after it.
         where: (batch, tokens), true where the next token is asked for; false in the last column.
         answers: (places), the token that follows each place, in the order of `where`.
         ask: (logits (places, vocabulary) in float32 or better, answers) -> (places, ...) or (1, ...).
@@ -123,9 +128,11 @@ def asked_where(model: Any, inputs: Mapping[str, Any], where: Any, answers: Any,
     import torch
     from torch.utils.checkpoint import checkpoint
 
+    start = beginning(model, ids, where)
+    asked = where[:, start:]
     if not _head_is_all(model):
-        return ask(upcast(model(**inputs).logits[where]), answers)
-    hidden = model.get_decoder()(**inputs).last_hidden_state[where]
+        return ask(upcast(read_behind(model, ids, start).logits[asked]), answers)
+    hidden = read_behind(model.get_decoder(), ids, start).last_hidden_state[asked]
     head = model.get_output_embeddings()
 
     def of_part(hidden: Any, answers: Any) -> Any:
@@ -136,13 +143,6 @@ def asked_where(model: Any, inputs: Mapping[str, Any], where: Any, answers: Any,
         return of_part(hidden, answers)
     parts = zip(hidden.split(at_once), answers.split(at_once), strict=True)
     return torch.cat([checkpoint(of_part, *part, use_reentrant=False) for part in parts])
-
-
-def logits_where(model: Any, inputs: Mapping[str, Any], where: Any) -> Any:
-    """The logits themselves: (places, vocabulary), in the order of `where`; see `asked_where`."""
-    import torch
-
-    return asked_where(model, inputs, where, torch.zeros_like(inputs["input_ids"][where]), lambda logits, _: logits)
 
 
 _HEADS: MutableMapping[Any, bool] = WeakKeyDictionary()
@@ -188,16 +188,16 @@ def chosen_logprobs(model: Any, episodes: Sequence["Tokens"], temperature: float
     import torch
 
     def of_batch(batch: list["Tokens"]) -> list[list[float]]:
-        inputs = model_inputs([episode.ids for episode in batch], model.device)
+        ids = pad([episode.ids for episode in batch]).to(model.device)
         mask = pad([episode.mask for episode in batch]).to(model.device)
 
         def of_answers(logits: Any, answers: Any) -> Any:
             return torch.log_softmax(logits / (temperature or 1.0), dim=-1).gather(-1, answers[:, None])[:, 0]
 
-        picked = asked_where(model, inputs, before(mask), inputs["input_ids"][mask.bool()], of_answers)
+        picked = asked_where(model, ids, before(mask), ids[mask.bool()], of_answers)
         return [row.tolist() for row in picked.split(mask.sum(1).tolist())]
 
-    return in_micro_batches(episodes, of_batch, length=lambda episode: len(episode.ids))
+    return in_micro_batches(model, episodes, of_batch)
 
 
 def unpadded(values: Any, sequences: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -6,7 +6,8 @@ For each stage, with w the bytes of the base's weights and l those of the weight
     learning       3 l each: a gradient and AdamW's two moments
     activations    tokens of a pass x layers x (17 hidden + 3 inner) numbers: what a layer keeps for its backward pass
                    (Korthikanti et al. 2022 count 17 numbers of the hidden size with attention that keeps no scores; a
-                   gated layer keeps its gate, its other half and their product, each of the inner size)
+                   gated layer keeps its gate, its other half and their product, each of the inner size); with gradient
+                   checkpointing that of one layer, and the hidden size for each of the others
     logits         2 x what the head makes at once
     cache          tokens of all conversations at once x layers x 2 x key heads x their size
 """
@@ -86,7 +87,9 @@ def needed(base: Sizes, settings: Settings) -> dict[str, float]:
     adapters = settings.policy.adapter == "lora"
     learning = settings.policy.rank * base.linear * base.bytes_each if adapters else weights
     a_pass = max(TOKENS_PER_BATCH, longest)
-    activations = a_pass * base.layers * (17 * base.hidden + 3 * base.inner) * base.bytes_each
+    a_layer = 17 * base.hidden + 3 * base.inner
+    kept = a_layer + base.layers * base.hidden if settings.policy.gradient_checkpointing else base.layers * a_layer
+    activations = a_pass * kept * base.bytes_each
     logits = 2 * min(LOGITS_AT_ONCE, a_pass * base.vocabulary) * 4
 
     def cache(conversations: int) -> int:
@@ -133,6 +136,7 @@ def refuse_what_does_not_fit(stage: str, settings: Settings, free: float) -> str
 
 _WAYS_OUT: dict[str, dict[str, dict[str, Any]]] = {
     "policy.adapter: lora": {"policy": {"adapter": "lora"}},
+    "policy.gradient_checkpointing: true": {"policy": {"gradient_checkpointing": True}},
     "ppo.episodes: 16": {"ppo": {"episodes": 16}},
     "evaluation.concurrency: 16": {"evaluation": {"concurrency": 16}},
 }

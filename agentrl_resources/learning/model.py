@@ -73,6 +73,25 @@ def load_scorer(place: str | Path) -> Any:
     return scorer
 
 
+def recomputed(network: Any, policy: PolicySettings) -> Any:
+    """The same network, whose layers are computed once more in the backward pass if the settings say so; in place."""
+    if policy.gradient_checkpointing:
+        network.activation_checkpointing_enable({"use_reentrant": False})
+    return network
+
+
+def recompute_from_here(network: Any) -> None:
+    """Has a network that is `recomputed` do so in the passes that follow, also where its dropout is off.
+
+    transformers asks the mode of each layer, which whoever samples from the network sets anew.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for layer in network.modules():
+        if isinstance(layer, GradientCheckpointingLayer) and layer.gradient_checkpointing:
+            layer.training = True  # this module's own flag: what is inside stays as it is
+
+
 def save_network(network: Any, folder: Path) -> None:
     """Writes a network so that `load_policy` or `load_scorer` gives it back: all of it, or its adapter."""
     if has_adapter(network):

@@ -29,12 +29,13 @@ from agentrl_resources.learning.batching import (
     chosen_logprobs,
     in_micro_batches,
     micro_batches,
-    model_inputs,
     pad,
     unpadded,
 )
+from agentrl_resources.learning.beginnings import alike
 from agentrl_resources.learning.checkpoints import load_checkpoint, load_latest_checkpoint, save_checkpoint
 from agentrl_resources.learning.mismatch import mismatch, weights
+from agentrl_resources.learning.model import recompute_from_here
 from agentrl_resources.learning.player import Played
 from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.reward import RewardModel, running_scores, scorer_inputs
@@ -333,11 +334,11 @@ class PpoTrainer:
 
     def _values(self, episodes: Sequence[Tokens]) -> Any:
         """Value before each token was chosen, bounded like the reward: (batch, tokens)."""
-        scores = running_scores(self.critic, **scorer_inputs(episodes, self.critic.device))
+        scores = running_scores(self.critic, *scorer_inputs(episodes, self.critic.device))
         return 2.0 * ((scores - self.state.score_mean) / self.state.score_spread / 2.0).tanh()
 
     def _values_of(self, rows: Sequence[Tokens]) -> list[list[float]]:
-        return in_micro_batches(rows, self._values_of_batch, length=lambda row: len(row.ids))
+        return in_micro_batches(self.critic, rows, self._values_of_batch)
 
     def _values_of_batch(self, rows: Sequence[Tokens]) -> list[list[float]]:
         """Value before each token that was chosen."""
@@ -348,7 +349,7 @@ class PpoTrainer:
         """Log-probability of each chosen token, and entropy of what it was chosen from: each (chosen tokens)."""
         import torch
 
-        inputs = model_inputs([episode.ids for episode in episodes], self.policy.device)
+        ids = pad([episode.ids for episode in episodes]).to(self.policy.device)
 
         def ask(logits: Any, answers: Any) -> Any:
             distribution = torch.log_softmax(logits / self.settings.temperature, dim=-1)
@@ -357,7 +358,7 @@ class PpoTrainer:
                 distribution = distribution.detach()
             return torch.stack([logprobs, -(distribution.exp() * distribution).sum(-1)], dim=1)
 
-        said = asked_where(self.policy, inputs, before(mask), inputs["input_ids"][mask], ask)
+        said = asked_where(self.policy, ids, before(mask), ids[mask], ask)
         return said[:, 0], said[:, 1]
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
@@ -365,6 +366,8 @@ class PpoTrainer:
         import torch
 
         settings = self.settings
+        for network in (self.policy, self.critic):
+            recompute_from_here(network)
         totals: dict[str, float] = {}
         steps = 0
         for epoch in range(settings.epochs):
@@ -394,7 +397,8 @@ class PpoTrainer:
         settings = self.settings
         chosen_tokens = sum(len(rollout.logprobs[i]) for i in minibatch)
         sums = {"policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "clip_fraction": 0.0, "approximate_kl": 0.0}
-        cuts = list(micro_batches([len(rollout.rows[i].ids) for i in minibatch]))
+        ids = [rollout.rows[i].ids for i in minibatch]
+        cuts = list(micro_batches([len(row) for row in ids], alike(self.policy, ids)))
         for cut in cuts[self.ranks.number :: self.ranks.count]:
             group = [minibatch[position] for position in cut]
             rows = [rollout.rows[i] for i in group]

@@ -15,12 +15,13 @@ from agentrl_resources.engines import upcast
 from agentrl_resources.families import Encoded
 from agentrl_resources.learning.batching import (
     Tokens,
+    before,
     bucketed_order,
     in_micro_batches,
-    model_inputs,
     pad,
     slices_of_a_step,
 )
+from agentrl_resources.learning.beginnings import beginning, read_behind
 from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
@@ -30,13 +31,13 @@ SCALE = 10.0
 """Factor of the mean: of the tens of tokens that an agent chooses, a few must be able to decide."""
 
 
-def running_scores(scorer: Any, mask: Any, **inputs: Any) -> Any:
+def running_scores(scorer: Any, ids: Any, mask: Any) -> Any:
     """The score of each episode as far as it has come.
 
     Args:
         scorer: token classifier with one output.
+        ids: (batch, tokens), padded on the right.
         mask: (batch, tokens), 1 where the agent chose the token.
-        inputs: what the scorer's forward pass takes, padded on the right.
 
     Returns:
         (batch, tokens): entry t is the score when token t is about to be chosen. The last column is that of the whole
@@ -44,16 +45,17 @@ def running_scores(scorer: Any, mask: Any, **inputs: Any) -> Any:
     """
     from torch.nn.functional import pad as pad_tensor
 
-    said = upcast(scorer(**inputs).logits[:, :-1, 0])
+    start = beginning(scorer, ids, before(mask))
+    said = pad_tensor(upcast(read_behind(scorer, ids, start).logits[:, :-1, 0]), (start, 0))
     before_chosen = mask[:, 1:]
     mean = (said * before_chosen).cumsum(1) / before_chosen.cumsum(1).clamp(min=1)
     return pad_tensor(SCALE * mean, (1, 0))
 
 
-def scorer_inputs(episodes: Sequence[Tokens], device: Any = None) -> dict[str, Any]:
+def scorer_inputs(episodes: Sequence[Tokens], device: Any = None) -> tuple[Any, Any]:
     """What `running_scores` takes for a batch of episodes."""
-    masks = pad([episode.mask for episode in episodes])
-    return {"mask": masks.to(device), **model_inputs([episode.ids for episode in episodes], device)}
+    ids, mask = (pad(rows).to(device) for rows in ([one.ids for one in episodes], [one.mask for one in episodes]))
+    return ids, mask
 
 
 class RewardModel:
@@ -70,9 +72,9 @@ class RewardModel:
         """One score per episode, in the given order."""
 
         def of_batch(batch: Sequence[Tokens]) -> list[float]:
-            return running_scores(self.scorer, **scorer_inputs(batch, self.scorer.device))[:, -1].tolist()
+            return running_scores(self.scorer, *scorer_inputs(batch, self.scorer.device))[:, -1].tolist()
 
-        return in_micro_batches(episodes, of_batch, length=lambda episode: len(episode.ids))
+        return in_micro_batches(self.scorer, episodes, of_batch)
 
 
 @dataclass(frozen=True)
@@ -109,26 +111,24 @@ def train_reward_model(
         """TRL's trainer, with the score read from all of the agent's tokens."""
 
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-            of_pairs = inputs.pop("of_pairs")
-            chosen, rejected = running_scores(model, **inputs)[:, -1].chunk(2)
+            chosen, rejected = running_scores(model, inputs["input_ids"], inputs["mask"])[:, -1].chunk(2)
             # the data say nothing of the two together, so they are held around 0: episodes of different tasks compare
             centered = settings.centering * (chosen + rejected).square()
-            return (centered - logsigmoid(chosen - rejected)).sum() / of_pairs
+            return (centered - logsigmoid(chosen - rejected)).sum() / inputs["of_pairs"]
 
         def training_step(self, model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
             sides = {name: inputs[name].chunk(2) for name in ("input_ids", "mask")}
-            pairs, longest = sides["mask"][0].shape
-            of_pairs = ranks.sum(torch.tensor(float(pairs), device=inputs["mask"].device))
+            of_pairs = ranks.sum(torch.tensor(float(len(sides["mask"][0])), device=inputs["mask"].device))
             losses = []
-            for rows in slices_of_a_step(model, pairs, 2 * longest):
+            for rows in slices_of_a_step(model, *sides["input_ids"]):
                 part = {name: torch.cat([side[rows] for side in both]) for name, both in sides.items()}
-                part |= {"use_cache": False, "of_pairs": of_pairs}
+                part["of_pairs"] = of_pairs
                 losses.append(super().training_step(model, part, *arguments, **named))
             return ranks.add_gradients(model.parameters(), sum(losses).reshape(1))[0]
 
     def collate(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         sides = [Encoded(row[f"{side}_ids"], row[f"{side}_mask"]) for side in ("chosen", "rejected") for row in rows]
-        return scorer_inputs(sides)
+        return dict(zip(("input_ids", "mask"), scorer_inputs(sides), strict=True))
 
     lengths = [max(len(pair.chosen.ids), len(pair.rejected.ids)) for pair in pairs]
     order = ranks.share(bucketed_order(lengths, settings.batch_size, settings.epochs, seed))

@@ -49,7 +49,7 @@ def train_sft(
                 super(AgentTokensTrainer, self).training_step(
                     model, {"input_ids": ids[rows], "labels": labels[rows], "of_tokens": of_tokens}, *arguments, **named
                 )
-                for rows in slices_of_a_step(model, *ids.shape)
+                for rows in slices_of_a_step(model, ids)
             ]
             return ranks.add_gradients(model.parameters(), sum(losses).reshape(1))[0]
 
@@ -90,8 +90,7 @@ def language_loss(model: Any, ids: Any, labels: Any, of_tokens: Any = None) -> A
     def ask(logits: Any, answers: Any) -> Any:
         return cross_entropy(logits, answers, reduction="sum").reshape(1)
 
-    inputs = {"input_ids": ids, "use_cache": False}
-    whole = asked_where(model, inputs, before(counts), labels[counts], ask).sum()
+    whole = asked_where(model, ids, before(counts), labels[counts], ask).sum()
     return whole / (counts.sum() if of_tokens is None else of_tokens)
 
 

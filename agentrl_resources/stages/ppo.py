@@ -13,6 +13,7 @@ from agentrl_resources.learning import (
     learned,
     load_policy,
     load_scorer,
+    recomputed,
 )
 from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
 from agentrl_resources.stages.pieces import in_ranks
@@ -58,12 +59,12 @@ def _trained(request: StageRequest, ranks: Ranks, sampler_of: SamplerOf) -> tupl
     factory = EpisodeFactory(request.workflow)
     sft = request.inputs["sft_checkpoint"]
     chat = load_chat(sft, factory)
-    policy, reference = load_policy(sft), load_policy(sft).eval()
+    policy, reference = recomputed(load_policy(sft), settings.policy), load_policy(sft).eval()
     trainer = PpoTrainer(
         sampler_of(policy, chat, factory),
         reference,
         RewardModel.load(request.inputs["reward_model"]),
-        load_scorer(request.inputs["reward_model"]),
+        recomputed(load_scorer(request.inputs["reward_model"]), settings.policy),
         settings.ppo,
         settings.seed,
         request.work,

@@ -16,6 +16,7 @@ from agentrl_resources.learning import (
     how_far,
     learned,
     new_scorer,
+    recomputed,
     train_reward_model,
 )
 from agentrl_resources.plotting import BASELINE, CANDIDATE, INK, picture
@@ -53,7 +54,7 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
     Random(settings.seed).shuffle(history)
     own = [pair for pair in request.pairs("on_policy_preference_data", "pairs.jsonl") if pair.split == "train"]
     train = history[: settings.reward.history_pairs] + own
-    scorer = new_scorer(sft)
+    scorer = recomputed(new_scorer(sft), settings.policy)
     start = copied(learned(scorer))
     reward_model, loss = train_reward_model(
         scorer,

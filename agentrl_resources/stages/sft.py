@@ -13,6 +13,7 @@ from agentrl_resources.learning import (
     learned,
     load_policy,
     new_model,
+    recomputed,
     train_sft,
 )
 from agentrl_resources.plotting import BASELINE, INK, picture
@@ -48,7 +49,7 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
         [row for pair in pairs for row in chat.rows([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt))]
         for pairs in (train, holdout)
     )
-    model = new_model(settings.model, chat.tokenizer, settings.policy, settings.seed)
+    model = recomputed(new_model(settings.model, chat.tokenizer, settings.policy, settings.seed), settings.policy)
     start = copied(learned(model))
     report: dict[str, Any] = train_sft(
         model,
