@@ -19,6 +19,8 @@ def add_export_command(
     added = commands.add_parser("export", help=what, description=what, parents=[everywhere])
     added.add_argument("release", metavar="RELEASE", help="digest or pointer")
     added.add_argument("folder", metavar="FOLDER", help="is made; must not be there, or be empty")
+    what = "also prove it with vLLM: the interpreter of an environment that has it"
+    added.add_argument("--vllm", metavar="PYTHON", help=what)
     added.set_defaults(command=_export)
 
 
@@ -39,13 +41,17 @@ def _export(options: argparse.Namespace) -> int:
     tasks = factory.workflow.tasks("capability", PROMPTS, settings.seed)
     prompts = [chat.prompt(factory.start(task).transcript.messages) for task in tasks]
     folder = Path(options.folder).absolute()
-    found = export_policy(
-        policy, folder, model_card(release, manifest), prompts, chat.turn_ends, settings.evaluation.temperature
-    )
+    card, temperature = model_card(release, manifest), settings.evaluation.temperature
+    found, served = export_policy(policy, folder, card, prompts, chat.turn_ends, temperature, options.vllm)
     print(
         f"{folder}: the policy of release {release[:12]}. Loaded by transformers, it gives {found.tokens} tokens the "
         f"log-probabilities of the policy, {found.largest:.1e} nats apart at most ({found.mean:.1e} on average)."
     )
+    if served is not None:
+        print(
+            f"Served by vLLM, {served.tokens} tokens that it sampled have the policy's log-probabilities, "
+            f"{served.largest:.1e} nats apart at most ({served.mean:.1e} on average)."
+        )
     return 0
 
 

@@ -127,7 +127,8 @@ def test_a_policy_is_published_when_it_has_changed_and_only_then(
     sampler = sampler_on(server.url, adapted(base), chat, tmp_path)
     names = []
     for step in range(6):
-        facts = sampler.publish()
+        sampler.publish()
+        facts = sampler.facts
         assert 0 <= facts["probe_mean"] <= facts["probe_largest"] < 1e-4
         names.append(sampler.published.version)
         asked = len(server.turns)
@@ -225,7 +226,8 @@ def test_a_stage_finds_a_server_as_the_stage_before_left_it(base: Path, chat: An
     there = serve()
     for stage in ("one", "other"):
         sampler = sampler_on(there.url, adapted(base), chat, tmp_path / stage)
-        assert sampler.publish()["probe_largest"] < 1e-4
+        sampler.publish()
+        assert sampler.facts["probe_largest"] < 1e-4
         shutil.rmtree(tmp_path / stage)
     server = VllmServer(there.url)
     published(server, adapted(base, 7), chat, tmp_path / "third").publish()
@@ -248,7 +250,8 @@ def test_a_server_that_was_started_again_between_two_rollouts_is_given_its_polic
     sampler = sampler_on(there.url, adapted(base), chat, tmp_path, adapter=False)
     sampler.publish()
     there.networks = {"policy": there.base}
-    assert sampler.publish()["probe_largest"] < 1e-4
+    sampler.publish()
+    assert sampler.facts["probe_largest"] < 1e-4
     told = sampler.play(TASKS[:1], [0], 1.0, 1)[0]
     expected = chosen_logprobs(sampler.model, told.rows, 1.0)[0]
     assert [one for one, chosen in zip(told.logprobs, told.mask, strict=True) if chosen] == pytest.approx(

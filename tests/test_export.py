@@ -53,6 +53,12 @@ def test_a_release_is_exported_and_proven(release, tmp_path, capsys):
     assert "is not empty" in capsys.readouterr().err
 
 
+def test_a_vllm_that_is_not_there_is_named_and_nothing_is_exported(release, tmp_path, capsys):
+    assert main(["export", release.release, str(tmp_path / "out"), "--vllm", str(tmp_path / "no-python")]) == 1
+    assert "no-python cannot be run" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_release_that_is_not_there_is_named(release, tmp_path, capsys):
     assert main(["export", "nowhere", str(tmp_path / "exported")]) == 1
     assert "nowhere" in capsys.readouterr().err

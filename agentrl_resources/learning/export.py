@@ -1,7 +1,8 @@
 """A policy as a folder that other people's software reads: weights in one, tokenizer, template, model card.
 
 What is written is proven before it has its name: transformers loads it as it loads anybody's model, without anything of
-ours, and must give every token of some prompts the probability that our policy gives it.
+ours, and must give every token of some prompts the probability that our policy gives it. So must vLLM, where an
+environment with it is named, to what it samples itself.
 """
 
 import shutil
@@ -10,14 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.engines import launched
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import full_disk_is_told, sync_tree, write_atomic
 from agentrl_resources.learning.adapters import merged
 from agentrl_resources.learning.model import load_policy, load_tokenizer
+from agentrl_resources.learning.published import Probe, probe
 
 MAX_DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.5}
 """Largest difference of a log-probability, in nats. Two ways to add up float32 part by some 1e-5; bfloat16 keeps eight
 bits, and vLLM and transformers were seen to part by 0.69 at most where both use it."""
+
+VLLM_PATIENCE = 600.0
+"""Seconds for vLLM to load the folder."""
+VLLM_CONTEXT = 4096
+"""Tokens that it is told to make room for: a model's own maximum can ask for more memory than there is."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ def export_policy(
     prompts: Sequence[Sequence[int]],
     turn_ends: Sequence[int],
     temperature: float,
-) -> Agreement:
+    vllm: str | None = None,
+) -> tuple[Agreement, Probe | None]:
     """Writes a policy to `folder`, which must not exist or be empty, and proves it.
 
     Args:
@@ -46,9 +55,14 @@ def export_policy(
         prompts: token ids to compare on.
         turn_ends: tokens at which generation stops.
         temperature: that it is used at.
+        vllm: the interpreter of an environment that has vLLM, which is then asked too.
+
+    Returns:
+        What transformers makes of the folder, and what vLLM does if it was asked.
 
     Raises:
-        AgentRLError: the folder is not empty, the disk is full, or the exported model says something else.
+        AgentRLError: the folder is not empty, the disk is full, vLLM does not load it, or what was exported says
+            something else than the policy.
     """
     from transformers import GenerationConfig
 
@@ -74,12 +88,26 @@ def export_policy(
             tokenizer.save_pretrained(partial)
             write_atomic(partial / "README.md", card)
             found = agreement(ours, partial, prompts)
+            served = None if vllm is None else _served(vllm, ours, partial, prompts[0], turn_ends)
             sync_tree(partial)
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    return found, served
+
+
+def _served(python: str, ours: Any, folder: Path, prompt: Sequence[int], turn_ends: Sequence[int]) -> Probe:
+    """What vLLM makes of the folder; its log stays beside it when it fails."""
+    log = folder.with_name(f"{folder.name.removesuffix('.partial').lstrip('.')}.vllm.log")
+    log.unlink(missing_ok=True)
+    precision = str(ours.dtype).removeprefix("torch.")
+    context = min(VLLM_CONTEXT, ours.config.get_text_config().max_position_embeddings)
+    arguments = ["--dtype", precision, "--enforce-eager", "--max-model-len", str(context)]
+    with launched(python, str(folder), arguments, log, False, 1, VLLM_PATIENCE) as server:
+        found = probe(server.engine(server.capabilities().model, turn_ends), ours, prompt)
+    log.unlink()
     return found
 
 

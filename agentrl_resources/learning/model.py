@@ -73,6 +73,17 @@ def load_scorer(place: str | Path) -> Any:
     return scorer
 
 
+def precision_of(place: str | Path) -> str:
+    """The precision that `load_policy` gives a policy, by torch's name; no weights are read."""
+    from transformers import AutoConfig
+
+    base = base_of(Path(place)) if is_adapter(place) else Base(str(place), "auto")
+    if base.dtype != "auto":
+        return base.dtype
+    stored = AutoConfig.from_pretrained(base.place).get_text_config().dtype
+    return str(stored or "float32").removeprefix("torch.")
+
+
 def recomputed(network: Any, policy: PolicySettings) -> Any:
     """The same network, whose layers are computed once more in the backward pass if the settings say so; in place."""
     if policy.gradient_checkpointing:

@@ -228,9 +228,8 @@ class PpoTrainer:
         if state.iteration == settings.iterations and self.mean:
             put_back(self.policy, self.mean)
         seeds = [hash_seed(self.seed, "rollout", state.iteration, index) for index in range(len(tasks))]
-        published = self.sampler.publish()
         rollout, facts = self._prepare(self.ranks.each(self._play, list(zip(tasks, seeds, strict=True))))
-        facts |= published
+        facts |= self.sampler.facts
         stop = self._reason_to_stop(facts)
         if stop is not None:
             self._restore(load_checkpoint(self.checkpoint, max(0, state.iteration - 1)))

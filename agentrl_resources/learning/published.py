@@ -111,15 +111,16 @@ class Published:
         self._folder = folder
         self._now: Publication | None = None
         self._model = ""
-        self._facts: dict[str, float] = {}
+        self.facts: dict[str, float] = {}
+        """How far the last probe found the server from the trainer, in nats."""
 
     @property
     def version(self) -> str:
         """What the server answers with: the digest of the weights that learn."""
         return self._now.name if self._now else ""
 
-    def publish(self) -> dict[str, float]:
-        """Brings the server up to date, if it is not; how far the probe found it from the trainer (nats).
+    def publish(self) -> None:
+        """Brings the server up to date, if it is not, and probes it.
 
         Raises:
             AgentRLError: the server cannot be reached or used, or does not answer with this policy.
@@ -129,24 +130,24 @@ class Published:
         wanted = Publication(name, self._folder / f"{name}-{how}", how)
         if wanted == self._now and self._server.holds(wanted):
             if not self.alone:
-                return self._facts
+                return
             with suppress(AgentRLError):  # weights have no name there: a server that was started again has others
-                return self._probed()
+                self._probe()
+                return
         if not wanted.folder.exists():
             self._write(wanted.folder)
         before, self._now = self._now, None  # until it is seen to answer
         self._model = self._server.publish(wanted)
         if before is not None and before != wanted:
             shutil.rmtree(before.folder, ignore_errors=True)
-        self._facts = self._probed()
+        self._probe()
         self._now = wanted
-        return self._facts
 
-    def _probed(self) -> dict[str, float]:
+    def _probe(self) -> None:
         prompt = self._chat.prompt(self._opening[0])
         self._same_template(prompt)
         found = probe(self.engine(), self._network, prompt)
-        return {"probe_mean": found.mean, "probe_largest": found.largest}
+        self.facts = {"probe_mean": found.mean, "probe_largest": found.largest}
 
     def engine(self) -> Engine:
         return self._server.engine(self._model, self._chat.turn_ends)

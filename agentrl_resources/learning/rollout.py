@@ -62,9 +62,15 @@ class Sampler:
     def in_lock_step(self) -> bool:
         return self.published is None and is_small(self.model)
 
-    def publish(self) -> dict[str, float]:
-        """Brings the engine up to date that samples the model's tokens; what was found of it. Here it always is."""
-        return {} if self.published is None else self.published.publish()
+    def publish(self) -> None:
+        """Brings the engine up to date that samples the model's tokens. Here it always is."""
+        if self.published is not None:
+            self.published.publish()
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What was found of the engine when it was brought up to date last."""
+        return {} if self.published is None else self.published.facts
 
     def engine(self, rows: int) -> Engine:
         if self.published is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from agentrl_resources.engines import Server, VllmServer, launched
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import ChatFormat
-from agentrl_resources.learning import Published, Sampler, base_of, is_adapter, load_policy
+from agentrl_resources.learning import Published, Sampler, base_of, is_adapter, precision_of
 from agentrl_resources.stages.request import StageRequest
 from agentrl_resources.workflow import EpisodeFactory
 
@@ -59,13 +59,12 @@ def _server(request: StageRequest, checkpoint: Path, adapter: bool) -> Iterator[
             server.leave()
         return
     base = base_of(checkpoint) if is_adapter(checkpoint) else None
-    dtype = str(load_policy(checkpoint).dtype).removeprefix("torch.")
     log = request.work / "vllm.log"
     request.progress(0, 1, f"starting vLLM ({log})")
     with launched(
         options.python,
         base.place if base else str(checkpoint),
-        ["--dtype", dtype, *options.arguments],
+        ["--dtype", precision_of(checkpoint), *options.arguments],
         log,
         adapter,
         request.settings.policy.rank,

@@ -26,10 +26,14 @@ from agentrl_resources.learning import (
     Published,
     Sampler,
     chosen_logprobs,
+    export,
+    export_policy,
     learned,
     load_tokenizer,
     new_model,
+    save_network,
 )
+from agentrl_resources.learning.adapters import merged
 from agentrl_resources.learning.rollout import play_in_turns
 from agentrl_resources.settings import ModelSettings, PolicySettings
 
@@ -97,7 +101,7 @@ def test_what_is_played_there_is_what_trains(server: Any, chat: Any, tmp_path: P
         told, expected = told_and_expected(network, episodes)
         assert len(told) > 4
         assert told == pytest.approx(expected, abs=1e-3)
-    print([sampler.publish() for sampler in samplers])
+    print([sampler.facts for sampler in samplers])
 
 
 def test_a_gateway_talks_to_an_adapter_by_its_name(server: Any, chat: Any, tmp_path: Path) -> None:
@@ -115,6 +119,27 @@ def test_a_gateway_talks_to_an_adapter_by_its_name(server: Any, chat: Any, tmp_p
     turn = asyncio.run(asked())
     assert turn.tokens_out
     assert turn.logprobs is not None
+
+
+def test_an_exported_policy_is_proven_by_vllm(chat: Any, tmp_path: Path) -> None:
+    network = adapted()
+    save_network(network, tmp_path / "policy")
+    chat.tokenizer.save_pretrained(tmp_path / "policy")
+    prompts = [chat.prompt(FACTORY.start(task).transcript.messages) for task in TASKS]
+    found, served = export_policy(
+        tmp_path / "policy", tmp_path / "out", "card", prompts, chat.turn_ends, 0.7, vllm=PYTHON
+    )
+    print(found, served)
+    assert served is not None
+    assert served.tokens > 4
+    assert {path.name for path in tmp_path.iterdir()} == {"policy", "out"}, "nothing but what was exported is left"
+
+    with pytest.MonkeyPatch.context() as patch:  # a folder that transformers would vouch for, and that is another's
+        patch.setattr(export, "agreement", lambda *_: found)
+        patch.setattr(export, "merged", lambda _: merged(adapted(6)))
+        with pytest.raises(AgentRLError, match="does not answer with the policy"):
+            export_policy(tmp_path / "policy", tmp_path / "no", "card", prompts, chat.turn_ends, 0.7, vllm=PYTHON)
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_server_that_is_killed_loses_no_episode_and_counts_none_twice(chat: Any, tmp_path: Path) -> None:
