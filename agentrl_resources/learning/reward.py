@@ -30,6 +30,9 @@ from agentrl_resources.settings import RewardSettings
 SCALE = 10.0
 """Factor of the mean: of the tens of tokens that an agent chooses, a few must be able to decide."""
 
+WARMUP_STEPS = 10
+"""Steps in which the learning rate rises; of a short training a tenth, or it would end before it began to learn."""
+
 
 def running_scores(scorer: Any, ids: Any, mask: Any) -> Any:
     """The score of each episode as far as it has come.
@@ -142,7 +145,7 @@ def train_reward_model(
         args=RewardConfig(
             per_device_train_batch_size=settings.batch_size // ranks.count,
             learning_rate=settings.learning_rate,
-            warmup_steps=10,
+            warmup_steps=min(WARMUP_STEPS, len(order) * ranks.count // settings.batch_size // 10),
             max_length=None,
             seed=seed,
             remove_unused_columns=False,
