@@ -35,17 +35,6 @@ on_policy: {{tasks: 3, holdout_tasks: 3, samples_per_task: 2}}
 reward: {{epochs: 1, batch_size: 4, history_pairs: 12}}
 ppo: {{iterations: 1, episodes: 6, minibatch: 3, epochs: 1, critic_warmup: 0}}
 """
-WORKFLOW = '''
-from dataclasses import replace
-from agentrl_resources.workflow.order_desk import OrderDeskWorkflow
-
-class Short(OrderDeskWorkflow):
-    """The built-in desk, whose agents may say little: an untrained one talks until it is stopped."""
-
-    def __init__(self, rubric=None):
-        super().__init__(rubric)
-        self.tool_policy = replace(self.tool_policy, max_tokens=24)
-'''
 
 
 @pytest.fixture(scope="module", params=["full", "lora"])
@@ -55,7 +44,6 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     base = root / "base"
     tokenizer_of("qwen3").save_pretrained(base)
     network_of("qwen3", tokenizer_of("qwen3")).save_pretrained(base)
-    (root / "short_desk.py").write_text(WORKFLOW)
     workflow_file = root / "workflow.yaml"
     workflow_file.write_text(SETTINGS.format(base=base, target="short_desk:Short", adapter=request.param))
     workflow = load_workflow("order_desk")
@@ -67,8 +55,7 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     for suite in ("capability", "adversarial"):
         write_jsonl(made["eval_suite"] / f"{suite}.jsonl", [task.to_dict() for task in workflow.tasks(suite, 4, 1)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(root)
-        patch.setenv("PYTHONPATH", str(root))  # for the pieces of a stage
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where the workflow is, for the pieces of a stage
         made["base"] = base
         for name in (
             "tokenizer", "sft_checkpoint", "on_policy_preference_data", "reward_model", "ppo_policy",
@@ -153,7 +140,8 @@ def test_it_is_exported_for_others(folders: dict[str, Path], tmp_path: Path) -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     prompts = [[5, 9, 200, 31, 7], [1, 2, 3]]
-    found = export_policy(folders["ppo_policy"], tmp_path / "out", "# A card\n", prompts, [3, 4], 0.7)
+    found, served = export_policy(folders["ppo_policy"], tmp_path / "out", "# A card\n", prompts, [3, 4], 0.7)
+    assert served is None, "nobody named a vLLM"
     assert found.tokens == 6
     assert found.largest < 1e-4
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")

@@ -28,17 +28,6 @@ monitoring: [tool_error_rate]
 on_policy: {{tasks: 5, holdout_tasks: 3, samples_per_task: 2}}
 compute: {compute}
 """
-WORKFLOW = '''
-from dataclasses import replace
-from agentrl_resources.workflow.order_desk import OrderDeskWorkflow
-
-class Short(OrderDeskWorkflow):
-    """The built-in desk, whose agents may say little: an untrained one talks until it is stopped."""
-
-    def __init__(self, rubric=None):
-        super().__init__(rubric)
-        self.tool_policy = replace(self.tool_policy, max_tokens=24)
-'''
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +135,7 @@ def test_a_cluster_that_does_not_answer_is_one_clear_error() -> None:
 
 def test_a_stage_samples_the_same_there(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On-policy pairs by two processes of this machine, and by two nodes: the same files, byte by byte."""
-    (tmp_path / "short_desk.py").write_text(WORKFLOW)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where the workflow is
     for place in ("stages.pieces", "side_by_side"):
         monkeypatch.setattr(f"agentrl_resources.{place}.cores", lambda: 2)
     harmony = small_harmony(small_factory())
