@@ -53,7 +53,7 @@ def slices_of_a_step(model: Any, *batches: Any) -> list[slice]:
     import torch
 
     ids = torch.cat(batches)
-    shared = beginning(model, ids, torch.zeros_like(ids, dtype=torch.bool))
+    shared = beginning(model, ids)
     tokens = TOKENS_PER_STEP if is_small(model) else TOKENS_PER_BATCH
     at_once = max(1, (tokens - shared) // max(1, len(batches) * (ids.shape[1] - shared)))
     return [slice(start, start + at_once) for start in range(0, len(batches[0]), at_once)]

@@ -18,27 +18,29 @@ WORTH_IT = 32
 
 def alike(model: Any, rows: Sequence[list[int]]) -> int:
     """How many tokens all rows begin with alike, where these are worth a pass of their own; else 0."""
-    if len(rows) < 2:
+    if len(rows) < 2 or not _reads_apart(model):
         return 0
     # of lists that are sorted, what the first and the last begin with alike all others do too
     ends = zip(min(rows), max(rows), strict=False)
-    return _worth_it(model, sum(1 for _ in takewhile(lambda both: both[0] == both[1], ends)))
+    return _worth_it(sum(1 for _ in takewhile(lambda both: both[0] == both[1], ends)))
 
 
-def beginning(model: Any, ids: Any, where: Any) -> int:
+def beginning(model: Any, ids: Any, where: Any = None) -> int:
     """The same of a padded batch (rows, tokens), up to the first place where something is asked (`where`, of bool)."""
-    if len(ids) < 2 or is_small(model):
+    if len(ids) < 2 or not _reads_apart(model):
         return 0
-    ends = _first(where.any(0)) if where.any() else ids.shape[1] - 1
+    ends = _first(where.any(0)) if where is not None and where.any() else ids.shape[1] - 1
     different = (ids[:, :ends] != ids[:1, :ends]).any(0)
-    return _worth_it(model, _first(different) if different.any() else ends)
+    return _worth_it(_first(different) if different.any() else ends)
 
 
-def _worth_it(model: Any, shared: int) -> int:
-    """0 for a small model, and with gradient checkpointing: layers that are computed twice keep keys for nobody."""
-    if shared < WORTH_IT or is_small(model) or model.is_activation_checkpointing:
-        return 0
-    return shared
+def _reads_apart(model: Any) -> bool:
+    """Not a small model, and none with gradient checkpointing: layers that are computed twice keep keys for nobody."""
+    return not (is_small(model) or model.is_activation_checkpointing)
+
+
+def _worth_it(shared: int) -> int:
+    return shared if shared >= WORTH_IT else 0
 
 
 def _first(flags: Any) -> int:

@@ -15,7 +15,7 @@ from agentrl_resources.engines import launched
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import full_disk_is_told, sync_tree, write_atomic
 from agentrl_resources.learning.adapters import merged
-from agentrl_resources.learning.model import load_policy, load_tokenizer
+from agentrl_resources.learning.model import load_policy, load_tokenizer, precision_of
 from agentrl_resources.learning.published import Probe, probe
 
 MAX_DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.5}
@@ -102,9 +102,8 @@ def _served(python: str, ours: Any, folder: Path, prompt: Sequence[int], turn_en
     """What vLLM makes of the folder; its log stays beside it when it fails."""
     log = folder.with_name(f"{folder.name.removesuffix('.partial').lstrip('.')}.vllm.log")
     log.unlink(missing_ok=True)
-    precision = str(ours.dtype).removeprefix("torch.")
     context = min(VLLM_CONTEXT, ours.config.get_text_config().max_position_embeddings)
-    arguments = ["--dtype", precision, "--enforce-eager", "--max-model-len", str(context)]
+    arguments = ["--dtype", precision_of(folder), "--enforce-eager", "--max-model-len", str(context)]
     with launched(python, str(folder), arguments, log, False, 1, VLLM_PATIENCE) as server:
         found = probe(server.engine(server.capabilities().model, turn_ends), ours, prompt)
     log.unlink()
