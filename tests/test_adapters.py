@@ -13,6 +13,7 @@ from test_ppo import SETTINGS as PPO
 from test_ppo import LikesOddTokens
 
 from agentrl_resources.errors import AgentRLError
+from agentrl_resources.families import Encoded
 from agentrl_resources.learning import (
     PpoTrainer,
     RewardModel,
@@ -25,9 +26,10 @@ from agentrl_resources.learning import (
     new_scorer,
     save_network,
 )
-from agentrl_resources.learning.adapters import base_of, copied, how_far, merged
+from agentrl_resources.learning.adapters import base_of, copied, how_far, indistinct, merged
 from agentrl_resources.learning.sft import language_loss
 from agentrl_resources.settings import ModelSettings, PolicySettings
+from agentrl_resources.stages.sft import can_be_learned
 
 pytestmark = pytest.mark.numeric
 LORA = PolicySettings(adapter="lora", rank=4, alpha=8)
@@ -243,3 +245,30 @@ def test_the_sampler_draws_from_base_and_adapter(factory, harmony, tmp_path):
     assert [len(one) for one in plain] == [len(one) for one in sampled]
     apart = [abs(a - b) for one, other in zip(sampled, plain, strict=True) for a, b in zip(one, other, strict=True)]
     assert max(apart) > 0.1
+
+
+def test_control_tokens_that_a_base_never_learned_are_found_unless_the_head_learns(base, tmp_path):
+    whole = load_policy(base)
+    with torch.no_grad():
+        vectors = whole.get_output_embeddings().weight
+        vectors[7] = 1.5 * vectors[9]
+    whole.save_pretrained(tmp_path)
+    twins = adapted(tmp_path)
+    assert indistinct(twins, [5, 7, 9, 11]) == [7, 9]
+    assert indistinct(twins, [5, 11]) == indistinct(twins, []) == []
+    assert indistinct(load_policy(tmp_path), [5, 7, 9, 11]) == []
+
+
+def test_sft_says_which_control_tokens_an_adapter_cannot_teach(tmp_path):
+    tokenizer = tokenizer_of("qwen3")
+    written, twin, other = (tokenizer.convert_tokens_to_ids(text) for text in ("<tool_call>", "<think>", "a"))
+    torch.manual_seed(0)
+    network = network_of("qwen3", tokenizer).float()
+    with torch.no_grad():
+        vectors = network.get_output_embeddings().weight
+        vectors[twin] = vectors[written]
+    network.save_pretrained(tmp_path)
+    model = adapted(tmp_path)
+    can_be_learned(model, tokenizer, [Encoded([other, written, other], [0, 0, 1])])
+    with pytest.raises(AgentRLError, match=r"has to write `<tool_call>`, which this base was never trained on"):
+        can_be_learned(model, tokenizer, [Encoded([other, written, other], [0, 1, 1])])

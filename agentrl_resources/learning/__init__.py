@@ -1,7 +1,7 @@
 """Learning: models, SFT, reward model, rollouts, PPO."""
 
 from agentrl_resources.families import Encoded, Harmony, train_tokenizer
-from agentrl_resources.learning.adapters import base_of, copied, how_far, is_adapter, learned
+from agentrl_resources.learning.adapters import base_of, copied, has_adapter, how_far, indistinct, is_adapter, learned
 from agentrl_resources.learning.batching import chosen_logprobs
 from agentrl_resources.learning.export import export_policy
 from agentrl_resources.learning.memory import free_memory, refuse_what_does_not_fit
@@ -43,8 +43,10 @@ __all__ = [
     "export_policy",
     "free_memory",
     "gae",
+    "has_adapter",
     "hash_seed",
     "how_far",
+    "indistinct",
     "is_adapter",
     "learned",
     "load_policy",

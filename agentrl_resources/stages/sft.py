@@ -1,15 +1,20 @@
 """Stage `sft_checkpoint`: the baseline, and how often it solves tasks of each type that it has not seen."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.errors import AgentRLError
+from agentrl_resources.families import Encoded
 from agentrl_resources.learning import (
     Ranks,
     Sampler,
     copied,
+    has_adapter,
     hash_seed,
     how_far,
+    indistinct,
     learned,
     load_policy,
     new_model,
@@ -50,6 +55,8 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
         for pairs in (train, holdout)
     )
     model = recomputed(new_model(settings.model, chat.tokenizer, settings.policy, settings.seed), settings.policy)
+    if has_adapter(model):
+        can_be_learned(model, chat.tokenizer, encoded_train)
     start = copied(learned(model))
     report: dict[str, Any] = train_sft(
         model,
@@ -69,6 +76,19 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
     report |= {"learned": sum(p.numel() for p in start.values()), "moved": how_far(model, start)}
     report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
     return report | {"success_by_task_type": {}}
+
+
+def can_be_learned(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> None:
+    """AgentRLError if the agent has to write a control token that an adapter cannot teach this base."""
+    chosen = {token for row in rows for token, own in zip(row.ids, row.mask, strict=True) if own}
+    unlearnable = indistinct(model, sorted(chosen.intersection(tokenizer.get_added_vocab().values())))
+    if unlearnable:
+        names = ", ".join(f"`{tokenizer.decode([token])}`" for token in unlearnable)
+        raise AgentRLError(
+            f"model.base: the agent has to write {names}, which this base was never trained on: it has the same vector "
+            "for other tokens too, and an adapter cannot change that. Take a base that was trained with this chat "
+            "template (most often the one called Instruct), policy.adapter: full, or another model.renderer"
+        )
 
 
 def worth_imitating(pair: Pair, rubric: Rubric) -> bool:

