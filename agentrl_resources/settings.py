@@ -262,6 +262,9 @@ class PpoSettings(StrictModel):
     trainer finds more than `mismatch_cap` times as likely, weigh each token by the ratio up to the cap, or nothing."""
     mismatch_cap: Annotated[float, Field(gt=1)] = 3.0
     """Largest ratio of the two."""
+    version_lag: Annotated[int, Field(ge=0, le=1)] = 0
+    """Updates that whoever plays may be behind: with 1 the next rollout is played, by a server meanwhile, with the
+    policy from before this update, and corrected for it."""
 
 
 class EvaluationSettings(StrictModel):

@@ -196,6 +196,26 @@ def test_ppo_learns_on_a_server_what_it_is_told_there(base: Path, chat: Any, ser
     assert state.history[0]["gradient_norm"] > 0
 
 
+def test_a_rollout_ahead_is_played_while_the_policy_learns(base: Path, chat: Any, serve: Any, tmp_path: Path) -> None:
+    """By the policy from before the update, whatever becomes of the network meanwhile."""
+    there = serve()
+    settings = PPO.model_copy(
+        update={"iterations": 2, "episodes": 4, "minibatch": 2, "epochs": 1, "version_lag": 1, "average_last": 1}
+    )
+    sampler = sampler_on(there.url, adapted(base), chat, tmp_path / "policy")
+    scorer = scorer_of(base, tmp_path)
+    trainer = PpoTrainer(sampler, adapted(base), LikesOddTokens(), scorer, settings, 1, tmp_path / "checkpoints")
+    history = trainer.train(lambda _, count: FACTORY.workflow.tasks("train", count, 3)).history
+    assert [facts["version_lag"] for facts in history] == [0, 1, 0]
+    names = list(dict.fromkeys(name for name, _ in there.turns))
+    assert len(names) == 2, "the first policy plays two rollouts, and the last one is measured"
+    first = [prompt for name, prompt in there.turns if name == names[0]]
+    assert len(first) >= 2 * settings.episodes
+    for facts in history:
+        assert 0 <= facts["sampler_mismatch"] < 1e-6
+    assert history[1]["version_kl"] > 1e-6
+
+
 @pytest.mark.parametrize("adapter", [True, False], ids=["adapter", "weights"])
 def test_a_server_that_is_killed_in_mid_rollout_loses_no_episode_and_counts_none_twice(
     base: Path, chat: Any, serve: Any, tmp_path: Path, adapter: bool

@@ -82,8 +82,12 @@ def assert_equal(ours, theirs):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(make_trainer, tasks):
-    uninterrupted = make_trainer(folder="one")
+BEHIND = SETTINGS.model_copy(update={"version_lag": 1})
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, BEHIND], ids=["version lag 0", "version lag 1"])
+def test_a_resumed_run_equals_an_uninterrupted_one(make_trainer, tasks, settings):
+    uninterrupted = make_trainer(settings, folder="one")
     state = uninterrupted.train(tasks)
 
     class Killed(Exception):
@@ -94,8 +98,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make_trainer, tasks):
             raise Killed
 
     with pytest.raises(Killed):
-        make_trainer(folder="two").train(tasks, die_after_the_first)
-    resumed = make_trainer(folder="two")
+        make_trainer(settings, folder="two").train(tasks, die_after_the_first)
+    resumed = make_trainer(settings, folder="two")
     resumed_state = resumed.train(tasks)
     assert resumed_state == state
     assert_equal(weights(resumed), weights(uninterrupted))
@@ -224,7 +228,7 @@ def test_the_first_gradient_is_the_policy_gradient_of_the_tokens_that_the_agent_
     import torch
 
     trainer = make_exact_trainer()
-    rollout, _ = trainer._prepare(trainer._play(list(zip(tasks(0, 8), range(8), strict=True))))
+    rollout, _ = trainer._prepare(trainer._begin(tasks, 0)())
     rollout.advantages = [[1.0 + 0.1 * t - 0.3 * i for t in range(len(row))] for i, row in enumerate(rollout.logprobs)]
     facts = trainer._accumulate(rollout, range(8))
     ours = [None if p.grad is None else p.grad.clone() for p in trainer.policy.parameters()]
@@ -288,6 +292,46 @@ def test_a_policy_above_the_kl_ceiling_is_given_up_for_the_one_before(make_train
     before = copy_of(trainer.policy)
     state = trainer.train(tasks)
     assert "above the ceiling" in state.stopped
+    assert state.kl <= settings.kl_ceiling < state.history[-1]["kl"]
+    assert_equal(copy_of(trainer.policy), before)
+    assert make_trainer(settings).train(tasks) == state
+
+
+def test_a_rollout_ahead_is_of_the_policy_before_and_corrected_for_it(make_exact_trainer, tasks):
+    """Each one is what a trainer with that policy plays, and the last one measures the policy that is kept."""
+    trainer = make_exact_trainer(BEHIND)
+    policies, rollouts = [], []
+    prepare = trainer._prepare
+
+    def noted(episodes, played=None):
+        policies.append(make_exact_trainer().policy)
+        policies[-1].load_state_dict(trainer.policy.state_dict())
+        rollouts.append(episodes)
+        return prepare(episodes, played)
+
+    trainer._prepare = noted
+    history = trainer.train(tasks).history
+    assert [entry["version_lag"] for entry in history] == [0, 1, 1, 0]
+    for iteration, player in enumerate((0, 0, 1, 3)):
+        other = make_exact_trainer()
+        other.policy.load_state_dict(policies[player].state_dict())
+        again = other._begin(tasks, iteration)()
+        assert [one.rows for one in again] == [one.rows for one in rollouts[iteration]]
+        assert history[iteration]["sampler_mismatch"] == pytest.approx(0, abs=ROUNDING)
+        rows = [row for one in again for row in one.rows]
+        kls = [sum(new) - sum(old) for new, old in zip(*(other._logprobs_of(m, rows) for m in
+               (other.policy, other.reference)), strict=True)]  # fmt: skip
+        assert history[iteration]["kl"] == pytest.approx(sum(kls) / len(kls), rel=1e-6, abs=ROUNDING)
+    assert history[1]["version_kl"] > 1e-6 < history[2]["version_kl"]
+
+
+def test_with_a_rollout_ahead_the_policy_that_is_kept_was_seen_below_the_ceiling(make_trainer, tasks):
+    settings = BEHIND.model_copy(update={"kl_ceiling": 1e-3, "learning_rate": 0.05})
+    trainer = make_trainer(settings)
+    before = copy_of(trainer.policy)
+    state = trainer.train(tasks)
+    assert "above the ceiling" in state.stopped
+    assert len(state.history) == 3  # the first update's policy is seen an iteration later
     assert state.kl <= settings.kl_ceiling < state.history[-1]["kl"]
     assert_equal(copy_of(trainer.policy), before)
     assert make_trainer(settings).train(tasks) == state

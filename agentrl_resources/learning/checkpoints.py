@@ -12,11 +12,10 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import full_disk_is_told, sync_tree
 
 _PREFIX = "iteration-"
-_KEPT = 2
 
 
-def save_checkpoint(folder: Path, iteration: int, state: dict[str, Any]) -> Path:
-    """Writes `state` (anything `torch.save` takes) as the checkpoint of `iteration`.
+def save_checkpoint(folder: Path, iteration: int, state: dict[str, Any], kept: int = 2) -> Path:
+    """Writes `state` (anything `torch.save` takes) as the checkpoint of `iteration`, and keeps the last `kept`.
 
     Raises:
         AgentRLError: the disk is full; earlier checkpoints are untouched.
@@ -36,7 +35,7 @@ def save_checkpoint(folder: Path, iteration: int, state: dict[str, Any]) -> Path
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for outdated in _complete(folder)[:-_KEPT]:
+    for outdated in _complete(folder)[:-kept]:
         shutil.rmtree(outdated)
     return final
 
@@ -48,7 +47,7 @@ def load_latest_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def load_checkpoint(folder: Path, iteration: int) -> dict[str, Any]:
-    """The state of one iteration: the latest or the one before it."""
+    """The state of one iteration that is kept."""
     return _load(_place(folder, iteration) / "state.pt")
 
 

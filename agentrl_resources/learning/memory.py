@@ -3,7 +3,7 @@
 For each stage, with w the bytes of the base's weights and l those of the weights that learn, all or the adapter's:
 
     networks       w each, or w once where all of them are adapters on it
-    learning       3 l each: a gradient and AdamW's two moments
+    learning       3 l each: a gradient and AdamW's two moments; with `ppo.version_lag` 2 l for the policy before
     activations    tokens of a pass x layers x (17 hidden + 3 inner) numbers: what a layer keeps for its backward pass
                    (Korthikanti et al. 2022 count 17 numbers of the hidden size with attention that keeps no scores; a
                    gated layer keeps its gate, its other half and their product, each of the inner size); with gradient
@@ -98,10 +98,11 @@ def needed(base: Sizes, settings: Settings) -> dict[str, float]:
     def networks(count: int) -> int:
         return weights if adapters else count * weights
 
+    before = 2 * settings.ppo.version_lag * learning
     stages = {
         "sft_checkpoint": networks(1) + 3 * learning + activations + logits,
         "reward_model": networks(1) + 3 * learning + activations,
-        "ppo_policy": networks(4) + 6 * learning + activations + max(logits, cache(settings.ppo.episodes)),
+        "ppo_policy": networks(4) + 6 * learning + before + activations + max(logits, cache(settings.ppo.episodes)),
         "offline_eval_suite": networks(2) + 2 * cache(settings.evaluation.concurrency),
     }
     return {stage: needs / GIB for stage, needs in stages.items()}

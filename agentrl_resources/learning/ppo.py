@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.learning.adapters import copied, learned, put_back
+from agentrl_resources.learning.ahead import Ahead
 from agentrl_resources.learning.batching import (
     Tokens,
     asked_where,
@@ -169,6 +170,8 @@ class PpoTrainer:
             weight_decay=0.0,
         )
         self.state = TrainingState(0, settings.kl_coefficient, None, None, [], None)
+        self.ahead: Ahead | None = None
+        """The next iteration's rollout, where it has been played already."""
         self.mean: dict[str, Any] = {}
         """The policy's weights, averaged over the updates so far that count for the final policy."""
 
@@ -191,7 +194,7 @@ class PpoTrainer:
         if not resumed:
             self._save()
         while self.state.iteration <= self.settings.iterations and self.state.stopped is None:
-            self._iterate(tasks(self.state.iteration, self.settings.episodes))
+            self._iterate(tasks)
             self._save()
             if progress is not None:
                 progress(self.state)
@@ -204,8 +207,10 @@ class PpoTrainer:
             "optimizer": self.optimizer.state_dict(),
             "mean": self.mean,
         }
+        ahead = None if self.ahead is None else self.ahead.as_plain()
         if self.ranks.number == 0:
-            save_checkpoint(self.checkpoint, self.state.iteration, {**weights, "state": asdict(self.state)})
+            saved = {**weights, "ahead": ahead, "state": asdict(self.state)}
+            save_checkpoint(self.checkpoint, self.state.iteration, saved, kept=2 + self.settings.version_lag)
         self.ranks.wait()
 
     def _resume(self) -> bool:
@@ -222,17 +227,22 @@ class PpoTrainer:
         put_back(self.critic, saved["critic"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.mean = saved["mean"]
+        self.ahead = Ahead.of(saved["ahead"])
 
-    def _iterate(self, tasks: Sequence[Task]) -> None:
+    def _iterate(self, tasks: Callable[[int, int], Sequence[Task]]) -> None:
         state, settings = self.state, self.settings
         if state.iteration == settings.iterations and self.mean:
             put_back(self.policy, self.mean)
-        seeds = [hash_seed(self.seed, "rollout", state.iteration, index) for index in range(len(tasks))]
-        rollout, facts = self._prepare(self.ranks.each(self._play, list(zip(tasks, seeds, strict=True))))
+        episodes = self._begin(tasks, state.iteration)() if self.ahead is None else self.ahead.episodes
+        following, before = None, learned(self.policy)
+        if settings.version_lag and state.iteration + 1 < settings.iterations:
+            following, before = self._begin(tasks, state.iteration + 1), copied(before)
+        rollout, facts = self._prepare(episodes, self.ahead and self.ahead.logprobs)
         facts |= self.sampler.facts
         stop = self._reason_to_stop(facts)
         if stop is not None:
-            self._restore(load_checkpoint(self.checkpoint, max(0, state.iteration - 1)))
+            # the newest policy that was seen to be below the ceiling
+            self._restore(load_checkpoint(self.checkpoint, max(0, state.iteration - 1 - settings.version_lag)))
         else:
             state.kl = facts["kl"]
         if stop is None and state.iteration < settings.iterations:
@@ -246,18 +256,29 @@ class PpoTrainer:
             # what is not a number is left out: the history is kept as JSON, which has no such values
             finite = {name: value for name, value in facts.items() if math.isfinite(value)}
             facts = {**finite, "finite": float(len(finite) == len(facts))}
+        self.ahead = self._ahead(following(), before) if following and stop is None else None
         state.history.append({"iteration": state.iteration, "kl_coefficient": state.kl_coefficient, **facts})
         state.kl_coefficient = adapted_kl_coefficient(state.kl_coefficient, facts.get("kl", 0.0), settings)
         state.iteration += 1
         state.stopped = stop
 
-    def _play(self, tasks: Sequence[tuple[Task, int]]) -> list[Played]:
-        """One episode for each task with its seed."""
-        if not tasks:
-            return []
-        own, seeds = zip(*tasks, strict=True)
-        episodes = self.sampler.play(own, seeds, self.settings.temperature, concurrency=len(own))
-        return [episode.played for episode in episodes]
+    def _begin(self, tasks: Callable[[int, int], Sequence[Task]], iteration: int) -> Callable[[], list[Played]]:
+        """Begins an iteration's rollout with the policy as it is now; the returned function waits for all of it."""
+        chosen = tasks(iteration, self.settings.episodes)
+        seeds = [hash_seed(self.seed, "rollout", iteration, index) for index in range(len(chosen))]
+        played = self.sampler.begin(self.ranks.part(chosen), self.ranks.part(seeds), self.settings.temperature)
+        return lambda: self.ranks.each(lambda _: [episode.played for episode in played()], chosen)
+
+    def _ahead(self, episodes: list[Played], before: dict[str, Any]) -> Ahead:
+        """Episodes that the policy played when it had the weights `before`."""
+        now = copied(learned(self.policy))
+        put_back(self.policy, before)
+        logprobs = self._logprobs_of(self.policy, [row for episode in episodes for row in episode.rows])
+        put_back(self.policy, now)
+        return Ahead(episodes, logprobs)
+
+    def _logprobs_of(self, model: Any, rows: Sequence[Tokens]) -> list[list[float]]:
+        return self.ranks.each(partial(chosen_logprobs, model, temperature=self.settings.temperature), rows)
 
     def _average(self, count: int) -> None:
         """Takes the present weights into their mean as the `count`-th; before the first there is nothing to do."""
@@ -267,8 +288,13 @@ class PpoTrainer:
                 weights[name] = before + (weights[name] - before) / count
             self.mean = weights
 
-    def _prepare(self, episodes: Sequence[Played]) -> tuple[Rollout, dict[str, float]]:
-        """Rewards, advantages, and the facts about this rollout that a person watches."""
+    def _prepare(
+        self, episodes: Sequence[Played], played: list[list[float]] | None = None
+    ) -> tuple[Rollout, dict[str, float]]:
+        """Rewards, advantages, and the facts about this rollout that a person watches.
+
+        `played`: log-probabilities of the policy that played, where that is not the one that learns (`Ahead`).
+        """
         state, settings = self.state, self.settings
         # a history that was written anew ends with what all of it led to
         scores = self.ranks.each(self.reward_model.score, [episode.rows[-1] for episode in episodes])
@@ -277,12 +303,12 @@ class PpoTrainer:
         scored = [bounded_reward((score - state.score_mean) / state.score_spread) for score in scores]
         rows_of = [episode.rows for episode in episodes]
         rows = [row for rows in rows_of for row in rows]
+        learns = self._logprobs_of(self.policy, rows)
         answers = zip(
             (_chosen(row.logprobs, row.mask) for row in rows),
-            *(
-                self.ranks.each(partial(chosen_logprobs, model, temperature=settings.temperature), rows)
-                for model in (self.policy, self.reference)
-            ),
+            learns if played is None else played,
+            learns,
+            self._logprobs_of(self.reference, rows),
             self.ranks.each(self._values_of, rows),
             strict=True,
         )
@@ -290,16 +316,19 @@ class PpoTrainer:
         kls: list[float] = []
         by_sampler: list[float] = []
         by_trainer: list[float] = []
+        by_learner: list[float] = []
         for i, own in enumerate(rows_of):
             # an episode is one sequence of choices, in however many rows they stand
-            sampled, logprobs, referred, value = map(_joined, zip(*islice(answers, len(own)), strict=True))
+            sampled, own_then, logprobs, referred, value = map(_joined, zip(*islice(answers, len(own)), strict=True))
             lengths = [sum(row.mask) for row in own]
             rollout.logprobs += _split(logprobs, lengths)
             rollout.weights += _split(weights(sampled, logprobs, settings), lengths)
             by_sampler += sampled
-            by_trainer += logprobs
+            by_trainer += own_then
+            by_learner += logprobs
+            # of the policy that played: its own tokens tell of no other
+            kls.append(sum(new - old for new, old in zip(own_then, referred, strict=True)))
             log_ratio = [new - old for new, old in zip(logprobs, referred, strict=True)]
-            kls.append(sum(log_ratio))
             rewards = [-state.kl_coefficient * difference for difference in log_ratio]
             rewards[-1] += scored[i]
             rollout.advantages += _split(gae(rewards, value, settings.discount, settings.gae_lambda), lengths)
@@ -318,6 +347,8 @@ class PpoTrainer:
             "tokens_out": _mean([episode.tokens_out for episode in episodes]),
             "forks": len(rows) / len(episodes) - 1,
             **mismatch(by_sampler, by_trainer),
+            "version_lag": float(played is not None),
+            **({"version_kl": mismatch(by_trainer, by_learner)["sampler_mismatch"]} if played is not None else {}),
             "masked": _mean([float(max(row, default=1.0) == 0) for row in rollout.weights]),
         }
         return rollout, facts

@@ -33,12 +33,16 @@ class Ranks:
         """
         return order[self.number : len(order) - len(order) % self.count : self.count]
 
+    def part(self, rows: Sequence[T]) -> list[T]:
+        """What this rank does of all rows."""
+        return list(rows[self.number :: self.count])
+
     def each(self, work: Callable[[list[T]], Sequence[Answer]], rows: Sequence[T]) -> list[Answer]:
         """`work` on all rows, of which every rank does its part: an answer for each row, in their order.
 
         Answers are pickled. All ranks give the same rows, and get the same answers.
         """
-        own = list(work(list(rows[self.number :: self.count])))
+        own = list(work(self.part(rows)))
         if self.count == 1:
             return own
         import torch.distributed

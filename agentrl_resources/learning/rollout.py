@@ -9,12 +9,14 @@ plays on the serving engine (`continuous.py`).
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentrl_resources.engines import KINDS, Engine, LocalEngine, is_small, masks_for, upcast
 from agentrl_resources.families import ChatFormat
+from agentrl_resources.learning.ahead import meanwhile
 from agentrl_resources.learning.continuous import Policy, play_at_own_pace
 from agentrl_resources.learning.player import Player, SampledEpisode
 from agentrl_resources.learning.published import Published
@@ -107,6 +109,35 @@ class Sampler:
                 progress(len(episodes), len(tasks))
         return episodes
 
+    def begin(
+        self, tasks: Sequence[Task], seeds: Sequence[int], temperature: float
+    ) -> Callable[[], list[SampledEpisode]]:
+        """Has the policy as it is now play one episode per (task, seed); the returned function waits for them.
+
+        A policy that is published plays meanwhile, whatever becomes of the network here. One of this process has played
+        when this returns.
+        """
+        if self.published is None:
+            episodes = self.play(tasks, seeds, temperature, concurrency=max(1, len(tasks)))
+            return lambda: episodes
+        with _judging([self]):
+            self.publish()
+        policies = [Policy(self.engine, self.start)]
+        return meanwhile(lambda: play_at_own_pace(policies, tasks, seeds, temperature)[0])
+
+
+@contextmanager
+def _judging(samplers: Sequence[Sampler]) -> Iterator[None]:
+    """Networks in evaluation mode."""
+    were_training = [sampler.model.training for sampler in samplers]
+    try:
+        for sampler in samplers:
+            sampler.model.eval()
+        yield
+    finally:
+        for sampler, was_training in zip(samplers, were_training, strict=True):
+            sampler.model.train(was_training)
+
 
 def play_in_turns(
     samplers: Sequence[Sampler], tasks: Sequence[Task], seeds: Sequence[int], temperature: float
@@ -131,16 +162,11 @@ def _on_engines(
     """All policies at once, but for those of which a server holds one at a time."""
     if len(samplers) > 1 and any(sampler.published and sampler.published.alone for sampler in samplers):
         return [played for sampler in samplers for played in _on_engines([sampler], tasks, seeds, temperature)]
-    were_training = [sampler.model.training for sampler in samplers]
-    try:
+    with _judging(samplers):
         for sampler in samplers:
-            sampler.model.eval()
             sampler.publish()
         policies = [Policy(sampler.engine, sampler.start) for sampler in samplers]
         return play_at_own_pace(policies, tasks, seeds, temperature)
-    finally:
-        for sampler, was_training in zip(samplers, were_training, strict=True):
-            sampler.model.train(was_training)
 
 
 class _Batch:
