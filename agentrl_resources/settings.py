@@ -325,6 +325,9 @@ class GatewaySettings(StrictModel):
     """Share of canary answers that may fail (errors, timeouts) before the breaker ends the canary."""
     violation_limit_percent: Annotated[float, Field(gt=0, lt=50)] = 10.0
     """Share of canary answers that may violate safety before the breaker ends the canary."""
+    keep_tokens: bool = False
+    """Run records keep the token ids of each turn with their log-probabilities, where the gateway has them: traffic can
+    then be learned from. They hold what customers wrote, with everything that is redacted elsewhere."""
 
 
 class CanarySettings(StrictModel):

@@ -25,11 +25,22 @@ class BackendError(AgentRLError):
 
 
 @dataclass(frozen=True)
+class TurnTokens:
+    """A turn in token ids: what the policy read since its last turn, what it wrote, and each written token's
+    log-probability at the turn's temperature (nats). `anew`: what it read is the whole conversation once more."""
+
+    read: Sequence[int]
+    wrote: Sequence[int]
+    logprobs: Sequence[float]
+    anew: bool = False
+
+
+@dataclass(frozen=True)
 class Turn:
     """One turn of a policy. `message` is None when it cannot be read; `text` is what was written then.
 
     `ended` is False when the token limit cut it off, or a filter (`filtered`). `logprobs` is the choice's, as the
-    protocol has it, if they were asked for. Tokens that nobody counted are None.
+    protocol has it, if they were asked for. Tokens that nobody counted are None. `tokens`, where the backend has them.
     """
 
     message: Message | None
@@ -39,6 +50,7 @@ class Turn:
     ended: bool = True
     filtered: bool = False
     logprobs: Mapping[str, Any] | None = None
+    tokens: TurnTokens | None = None
 
 
 @dataclass(frozen=True)

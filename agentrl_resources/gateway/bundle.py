@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import Talk
-from agentrl_resources.gateway.backends import BackendError, OnText, Sampling, Turn
+from agentrl_resources.gateway.backends import BackendError, OnText, Sampling, Turn, TurnTokens
 from agentrl_resources.gateway.fields import changes
 from agentrl_resources.gateway.messages import READABLE_PARTS, one_call_a_turn
 from agentrl_resources.workflow import EpisodeFactory, Message, Task
@@ -107,7 +107,8 @@ class BundleConversation:
             )
         except AgentRLError as failure:
             raise BackendError(str(failure)) from failure
-        turn = self._turn(beginning, written.ids, len(ids))
+        tokens = TurnTokens(ids, written.ids, written.logprobs, self._talk.anew)
+        turn = replace(self._turn(beginning, written.ids, len(ids)), tokens=tokens)
         return replace(turn, logprobs=self._told(written)) if self._sampling.logprobs else turn
 
     def _told(self, written: "Written") -> dict[str, Any]:

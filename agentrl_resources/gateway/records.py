@@ -31,8 +31,13 @@ class Run:
     duration_ms: float
 
 
-def record_of(run: Run, workflow: Workflow) -> RunRecord:
-    """The record of a run. Outcomes and prices that are none are left out: what happened is on record all the same."""
+def record_of(run: Run, workflow: Workflow, keep_tokens: bool = False) -> RunRecord:
+    """The record of a run. Outcomes and prices that are none are left out: what happened is on record all the same.
+
+    `keep_tokens`: with what the policy that answered read and wrote, as token ids, which nothing is redacted of.
+    """
+    if not keep_tokens:
+        run = replace(run, attempts=[replace(attempt, tokens=[]) for attempt in run.attempts])
     try:
         return _record(run, workflow.name, workflow.prices)
     except Exception:  # both are the user's own, and may say anything
@@ -64,6 +69,8 @@ def _record(run: Run, workflow: str, prices: Prices | None) -> RunRecord:
     handed_over = any(attempt.handed_over for attempt in attempts)
     violations = [attempt.outcome.safety_violation for attempt in attempts if attempt.outcome]
     trace: dict[str, Any] = {"messages": last.messages, "tool_calls": calls}
+    if last.tokens:
+        trace["tokens"] = [asdict(turn) for turn in last.tokens]
     failures = [asdict(attempt.failure) for attempt in attempts if attempt.failure]
     if failures:
         trace["failure"] = {name: value for name, value in failures[0].items() if value is not None}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.gateway.backends import Backend, BackendError, OnText, Sampling, Turn
+from agentrl_resources.gateway.backends import Backend, BackendError, OnText, Sampling, Turn, TurnTokens
 from agentrl_resources.gateway.fields import ACCOMPANIES
 from agentrl_resources.gateway.heeding import unheeded
 from agentrl_resources.gateway.messages import READABLE_PARTS
@@ -41,10 +41,16 @@ class Attempt:
     tokens_out: int | None = 0
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[TurnTokens] = field(default_factory=list)
+    """Of each turn that was had in token ids."""
     outcome: Outcome | None = None
     handed_over: bool = False
     clarifying_questions: int = 0
     failure: Failure | None = None
+
+    def heard(self, turn: Turn) -> None:
+        if turn.tokens is not None:
+            self.tokens.append(turn.tokens)
 
     @property
     def tool_errors(self) -> int:
@@ -169,6 +175,7 @@ class TurnJob:
         told = _stopping(on_text, self.sampling)
         turn = await backend.complete(self._body, self.sampling, told)
         attempt.tokens_in, attempt.tokens_out = turn.tokens_in, turn.tokens_out
+        attempt.heard(turn)
         _check(turn, self.sampling, self._body.get("tools") or (), self._withheld)
         _flush(told)
         attempt.turn = turn = _stopped(turn, self.sampling.stop)
@@ -233,6 +240,7 @@ class EpisodeJob:
         try:
             while not episode.done:
                 turn = await conversation.turn(new, told)
+                attempt.heard(turn)
                 attempt.tokens_in = total((attempt.tokens_in, turn.tokens_in))
                 attempt.tokens_out = total((attempt.tokens_out, turn.tokens_out))
                 if not turn.ended or (attempt.tokens_out or 0) >= self._budget:

@@ -322,7 +322,7 @@ class Gateway:
 
     def _write_down(self, run: Run) -> None:
         """Before the answer leaves. RequestError (500) when the disk does not take it: such a run did not happen."""
-        record = record_of(run, self.workflow)
+        record = record_of(run, self.workflow, self.options.keep_tokens)
         try:
             write_down(record, self.spool)
         except AgentRLError as error:
