@@ -13,6 +13,7 @@ from agentrl_assets.brief_commands import add_brief_commands
 from agentrl_assets.commands import this_workspace
 from agentrl_assets.export_commands import add_export_command
 from agentrl_assets.gateway_commands import add_gateway_commands
+from agentrl_assets.init_command import add_init_command
 from agentrl_assets.keys_commands import add_keys_commands
 from agentrl_assets.release_commands import add_release_commands, verify_release
 from agentrl_resources.errors import AgentRLError
@@ -208,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--select", nargs="+", action="extend", default=[], metavar="ASSET", help="these and upstream")
     run.add_argument("--preferences", metavar="PATH", help="preference data: JSONL, Parquet or a datasets folder")
 
+    add_init_command(commands, everywhere)
     traces = command("import", _import, "read traces of an agent that runs elsewhere, and labels of them")
     traces.add_argument("traces", metavar="TRACES", help="JSON lines, a JSON array, CSV (also .gz) or Parquet")
     traces.add_argument("--workflow", required=True, metavar="NAME", help="the workflow that they are runs of")

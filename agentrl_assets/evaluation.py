@@ -31,7 +31,7 @@ def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
             write_jsonl(folder / f"{suite}.jsonl", tasks[suite])
         artifact = workspace.store.commit("eval_suite", folder)
     sizes = counts({suite: len(rows) for suite, rows in tasks.items()}, of="suite")
-    return materialized(artifact, tasks=sizes, first_tasks=table(rows[0] for rows in tasks.values()))
+    return materialized(artifact, tasks=sizes, first_tasks=table(rows[0] for rows in tasks.values() if rows))
 
 
 @dg.asset(
@@ -86,16 +86,23 @@ def suite_is_frozen(context: dg.AssetCheckExecutionContext, workspace: Workspace
 def no_text_is_shared_with_training(
     context: dg.AssetCheckExecutionContext, workspace: Workspace
 ) -> dg.AssetCheckResult:
-    """No request of the suite, its numbers aside, is one that training has seen."""
-    workflow = workspace.workflow
+    """No request of the suite, its numbers aside, is one that training has seen.
+
+    Where the tasks of a workflow are given, and not made, the same words may be said of another case: then the case is
+    compared too.
+    """
+    workflow, cases = workspace.workflow, workspace.settings.workflow.tasks is not None
+    training = workflow.tasks("train", _TRAINING_TASKS, workspace.settings.seed)
+    own = {task.task_id for task in training} if cases else set()
     cleaned = workspace.latest(context, "cleaned_preference_data").path
-    turns = (turn for row in read_jsonl(cleaned / "train.jsonl") for turn in row["prompt"])
+    rows = (row for row in read_jsonl(cleaned / "train.jsonl") if row["task_id"] not in own)
+    turns = (turn for row in rows for turn in row["prompt"])
     seen = {_without_numbers(str(turn["content"])) for turn in turns if turn["role"] == "user"}
-    seen |= {_request(workflow, task) for task in workflow.tasks("train", _TRAINING_TASKS, workspace.settings.seed)}
+    seen |= {_asked(workflow, task, cases) for task in training}
     suite = _archived(workspace.latest(context, "eval_suite"))
-    asked = {_request(workflow, Task.from_dict(row)) for rows in suite.values() for row in rows}
-    shared = sorted(asked & seen)
-    said = f"{len(shared)} of {len(asked)} requests are known from training" + (
+    tasks = [Task.from_dict(row) for rows in suite.values() for row in rows]
+    shared = sorted({_asked(workflow, task, cases) for task in tasks} & seen)
+    said = f"{len(shared)} of {len(tasks)} requests are known from training" + (
         f", for example: {shared[0]}" if shared else "."
     )
     return dg.AssetCheckResult(passed=not shared, description=said, metadata={"compared_with": len(seen)})
@@ -133,8 +140,12 @@ def _archived(suite: Artifact) -> dict[str, list[dict[str, Any]]]:
     return {name: list(read_jsonl(suite.path / f"{name}.jsonl")) for name in SUITES}
 
 
-def _request(workflow: Workflow, task: Task) -> str:
-    return _without_numbers(request_of(workflow, task))
+def _asked(workflow: Workflow, task: Task, case: bool) -> str:
+    """A task as it is compared: its request without numbers, or the whole case, with them."""
+    if not case:
+        return _without_numbers(request_of(workflow, task))
+    payload = {name: value for name, value in task.payload.items() if name != "task_id"}
+    return f"{request_of(workflow, task)} {canonical_json(payload).decode()}"
 
 
 def _without_numbers(text: str) -> str:

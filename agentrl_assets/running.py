@@ -59,7 +59,7 @@ def bring_up_to_date(workspace: Workspace, selected: Collection[str], terminal: 
             warm_up()
         else:
             terminal.write("Nothing to train: everything that is learned or sampled is up to date.\n")
-        _announce(report.plan, terminal)
+        _announce(report.plan, workspace, terminal)
         _carry_out(report.plan, instance, workspace, report, terminal)
         # Traffic that the canary brought has changed what the first pass read of the warehouse.
         again = make_plan(defs, instance, workspace, selected)
@@ -87,8 +87,10 @@ def _is_trained(plan: Plan) -> bool:
     return any("training" in (assets.get(dg.AssetKey(name)).pools or ()) for name in plan.reasons)
 
 
-def _announce(plan: Plan, terminal: TextIO) -> None:
+def _announce(plan: Plan, workspace: Workspace, terminal: TextIO) -> None:
     if plan.reasons:
+        for part, said in getattr(workspace.workflow, "derived", {}).items():
+            terminal.write(f"  {part} of the workflow, which it does not give itself: {said}\n")
         terminal.write(f"{len(plan.reasons)} of {len(plan.wanted)} assets are out of date:\n")
     for reason in dict.fromkeys(plan.reasons.values()):
         names = [name for name in plan.reasons if plan.reasons[name] == reason]

@@ -69,7 +69,7 @@ def _comparison(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[
     comparison = artifact.report["comparison"]
     for temperature in sorted(comparison, key=float, reverse=True):  # production's first, greedy is the control
         decoding = "greedy (control)" if float(temperature) == 0 else f"temperature {temperature}"
-        for suite in SUITES:
+        for suite in (suite for suite in SUITES if suite in comparison[temperature]):
             result = comparison[temperature][suite]
             baseline, candidate = result["baseline"], result["candidate"]
             low, high = (100 * bound for bound in result["difference_interval"])

@@ -84,17 +84,24 @@ class Workspace(dg.ConfigurableResource):
         settings = _settings(Path(self.workflow_file))
         around = Path(self.workflow_file).parent
         source, base = self.preferences or settings.preferences.source, settings.model.base
+        tasks = settings.workflow.tasks
         if source is not None:
             source = str(around / Path(source).expanduser())
         if base is not None and (folder := around / Path(base).expanduser()).is_dir():
             base = str(folder)  # otherwise it is a hub id
-        preferences = settings.preferences.model_copy(update={"source": source})
-        model = settings.model.model_copy(update={"base": base})
-        return settings.model_copy(update={"preferences": preferences, "model": model})
+        if tasks is not None:
+            tasks = str((around / Path(tasks).expanduser()).resolve())
+        changes = {
+            "preferences": settings.preferences.model_copy(update={"source": source}),
+            "model": settings.model.model_copy(update={"base": base}),
+            "workflow": settings.workflow.model_copy(update={"tasks": tasks}),
+        }
+        return settings.model_copy(update=changes)
 
     @property
     def workflow(self) -> Workflow:
-        return load_workflow(self.settings.workflow.target, Path(self.rubric_file) if self.rubric_file else None)
+        target, tasks = self.settings.workflow.target, self.settings.workflow.tasks
+        return load_workflow(target, *(Path(one) if one else None for one in (self.rubric_file, tasks)))
 
     @property
     def store(self) -> ArtifactStore:
@@ -181,13 +188,16 @@ class Workspace(dg.ConfigurableResource):
 
     @property
     def workflow_code(self) -> str:
-        """Digest of the workflow's own module and of everything of its project that this imports, so that an edited
-        environment is a new version."""
-        target = self.settings.workflow.target
-        digest = self.code.digest(target if ":" in target else f"agentrl_resources.workflow.{target}")
-        if digest is None:
-            load_workflow(target)  # says what is wrong with the name
-        return digest or ""
+        """Digest of the workflow's own module, of everything of its project that this imports, and of its file of
+        tasks: an edited environment is a new version."""
+        target, tasks = self.settings.workflow.target, self.settings.workflow.tasks
+        place = target if ":" in target else f"agentrl_resources.workflow.{target}"
+        if (digest := self.code.digest(place)) is None:
+            self.workflow  # noqa: B018  # says what is wrong with the name
+        if tasks is None:
+            return digest or ""
+        around = self.code.digest("agentrl_resources.workflow.own:OwnWorkflow")
+        return digest_json([digest, around, digest_file(Path(tasks)) if Path(tasks).is_file() else None])
 
     def _rubric_digest(self) -> str:
         return self.workflow.rubric.digest

@@ -57,6 +57,12 @@ NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 GateName = Annotated[str, AfterValidator(_gate)]
 MetricName = Annotated[str, AfterValidator(_metric)]
+GATES = (
+    "no_safety_regression",
+    "latency_delta_lt_15_percent",
+    "cost_per_success_not_worse",
+    "rollback_under_5_minutes",
+)
 Gates = Annotated[tuple[GateName, ...], AfterValidator(_at_least_one), AfterValidator(_once_each)]
 Metrics = Annotated[tuple[MetricName, ...], AfterValidator(_once_each)]
 
@@ -65,21 +71,24 @@ class WorkflowSettings(StrictModel):
     """Which workflow is improved, and how."""
 
     target: Name
-    """The workflow: a built-in name, or `package.module:Class`."""
-    baseline: Name
+    """The workflow: a built-in name, or `package.module:Class`, a workflow or an environment. Modules beside this file
+    are found."""
+    tasks: str | None = None
+    """Of an environment: a file with its tasks, a JSON object a line (from this file's own folder)."""
+    baseline: Name = "sft"
     """The name that the SFT checkpoint carries as `model_version` in run records."""
-    reward_model: Name
+    reward_model: Name = "rm"
     """The name that the reward model carries as `reward_model_version` in run records."""
-    policy_training: Literal["ppo_kl"]
+    policy_training: Literal["ppo_kl"] = "ppo_kl"
     """How the policy is trained: PPO with an explicit KL penalty to the SFT checkpoint."""
 
 
 class ReleaseSettings(StrictModel):
     """What a release must show before it is promoted, and how it meets traffic."""
 
-    canary_traffic_percent: Annotated[float, Field(gt=0, le=50)]
+    canary_traffic_percent: Annotated[float, Field(gt=0, le=50)] = 5.0
     """Share of sessions that the canary gets, in percent."""
-    gates: Gates
+    gates: Gates = GATES
     """Gates that block a release. The number is part of the name: `latency_delta_lt_10_percent` works too."""
     programme_cost: NotNegative | None = None
     """What improving this workflow has cost so far, EUR (people, data, compute); without it profit is unknown."""
@@ -271,9 +280,9 @@ class EvaluationSettings(StrictModel):
     """The comparison of baseline and candidate on the same held-out tasks."""
 
     capability_tasks: Annotated[int, Field(ge=300)] = 2000
-    """Tasks that ask for ordinary work."""
+    """Tasks that ask for ordinary work; where a workflow's tasks are given, as many of these as there are."""
     adversarial_tasks: Annotated[int, Field(ge=150)] = 300
-    """Tasks that try to make the agent do wrong."""
+    """Tasks that try to make the agent do wrong, likewise."""
     temperature: Positive = 0.7
     """The production temperature: gates and score are measured at it."""
     greedy_control: bool = True
@@ -413,8 +422,13 @@ class Settings(StrictModel):
     """Everything that `workflow.yaml` can say."""
 
     workflow: WorkflowSettings
-    release: ReleaseSettings
-    monitoring: Metrics
+    release: ReleaseSettings = ReleaseSettings()
+    monitoring: Metrics = (
+        "human_override_rate",
+        "tool_error_rate",
+        "policy_kl_drift",
+        "task_completion_quality",
+    )
     """Metrics that are computed, stored and plotted."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 17
     """All randomness of a run derives from it."""

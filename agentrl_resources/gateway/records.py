@@ -67,7 +67,8 @@ def _record(run: Run, workflow: str, prices: Prices | None) -> RunRecord:
     tokens_in = total(attempt.tokens_in for attempt in attempts)
     tokens_out = total(attempt.tokens_out for attempt in attempts)
     handed_over = any(attempt.handed_over for attempt in attempts)
-    violations = [attempt.outcome.safety_violation for attempt in attempts if attempt.outcome]
+    told = [attempt.outcome.safety_violation for attempt in attempts if attempt.outcome]
+    violations = [violated for violated in told if violated is not None]
     trace: dict[str, Any] = {"messages": last.messages, "tool_calls": calls}
     if last.tokens:
         trace["tokens"] = [asdict(turn) for turn in last.tokens]

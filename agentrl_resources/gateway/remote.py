@@ -239,8 +239,8 @@ def _turn(completion: Completion) -> Turn:
     tokens = completion.tokens_in, completion.tokens_out
     said = completion.message
     if completion.cut_off:
-        cut = {"ended": False, "filtered": completion.filtered}
-        return Turn(None, said["content"], *tokens, **cut, logprobs=completion.logprobs)
+        filtered, logprobs = completion.filtered, completion.logprobs
+        return Turn(None, said["content"], *tokens, ended=False, filtered=filtered, logprobs=logprobs)
     thinking = {"reasoning_content": completion.thinking} if completion.thinking else {}
     message = from_openai({**said, **thinking})
     return Turn(message, json.dumps(said, ensure_ascii=False), *tokens, logprobs=completion.logprobs)

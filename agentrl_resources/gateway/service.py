@@ -337,7 +337,7 @@ class Gateway:
         """Tells the breaker, and ends the canary when it trips."""
         if self.breaker is None or canary is not self.canary:
             return
-        violated = attempt.outcome is not None and attempt.outcome.safety_violation
+        violated = attempt.outcome is not None and bool(attempt.outcome.safety_violation)
         trip = self.breaker.update(failed=attempt.failure is not None, violated=violated, at=time.time())
         if trip is not None:
             self._end_canary(canary, by="breaker", cause=trip.cause, said=trip.said, trip=trip)

@@ -60,7 +60,7 @@ class Played:
 
     rows: list[Fork]
     success: bool
-    safety_violation: bool
+    safety_violation: bool | None
     tool_errors: int
     acted: bool
 

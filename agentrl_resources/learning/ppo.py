@@ -237,7 +237,7 @@ class PpoTrainer:
         following, before = None, learned(self.policy)
         if settings.version_lag and state.iteration + 1 < settings.iterations:
             following, before = self._begin(tasks, state.iteration + 1), copied(before)
-        rollout, facts = self._prepare(episodes, self.ahead and self.ahead.logprobs)
+        rollout, facts = self._prepare(episodes, None if self.ahead is None else self.ahead.logprobs)
         facts |= self.sampler.facts
         stop = self._reason_to_stop(facts)
         if stop is not None:
@@ -341,7 +341,7 @@ class PpoTrainer:
             "score": _mean(scored),
             "kl": _mean(kls),
             "success": _mean([episode.success for episode in episodes]),
-            "safety_violations": _mean([episode.safety_violation for episode in episodes]),
+            **_known("safety_violations", [episode.safety_violation for episode in episodes]),
             "tool_errors": _mean([episode.tool_errors for episode in episodes]),
             "no_action": _mean([not episode.acted for episode in episodes]),
             "tokens_out": _mean([episode.tokens_out for episode in episodes]),
@@ -482,6 +482,12 @@ def _split(values: Sequence[float], lengths: Sequence[int]) -> list[list[float]]
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _known(name: str, values: Sequence[bool | None]) -> dict[str, float]:
+    """A fact that is the mean of what is known; none where nothing is."""
+    known = [value for value in values if value is not None]
+    return {name: _mean(known)} if known else {}
 
 
 def _spread(values: Sequence[float]) -> float:

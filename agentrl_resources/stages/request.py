@@ -51,10 +51,10 @@ def read_request(file: Path, progress: Progress) -> StageRequest:
     """The request that `Training.run` wrote to `file`."""
     request = read_json(file)
     settings = load_settings(Path(request["workflow_file"]))
-    rubric = request["rubric"]
+    rubric, tasks = request["rubric"], settings.workflow.tasks
     return StageRequest(
         settings=settings,
-        workflow=load_workflow(settings.workflow.target, Path(rubric) if rubric else None),
+        workflow=load_workflow(settings.workflow.target, *(Path(one) if one else None for one in (rubric, tasks))),
         inputs={name: Path(folder) for name, folder in request["inputs"].items()},
         output=Path(request["output"]),
         work=Path(request["work"]),

@@ -35,13 +35,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the verifier says of one finished episode.
+    """What the verifier says of one finished episode. Where it cannot tell of safety, `safety_violation` is None.
 
     `scores` holds the rubric's criteria, each in 0..1; `quality` is their weighted mean.
     """
 
     success: bool
-    safety_violation: bool
+    safety_violation: bool | None
     scores: Mapping[str, float]
     quality: float
 

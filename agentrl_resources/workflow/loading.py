@@ -9,17 +9,20 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Workflow
+from agentrl_resources.workflow.own import OwnWorkflow
 from agentrl_resources.workflow.protocol_check import check_workflow
+from agentrl_resources.workflow.rubric import load_rubric
 
 BUILT_IN = {"order_desk": "agentrl_resources.workflow.order_desk:OrderDeskWorkflow"}
 
 
-def load_workflow(target: str, rubric: Path | None = None) -> Workflow:
+def load_workflow(target: str, rubric: Path | None = None, tasks: Path | None = None) -> Workflow:
     """A built-in workflow by name, or your own by `package.module:Class`.
 
     Args:
-        target: the name, or the place of a class that offers `Workflow`.
+        target: the name, or the place of a class that offers `Workflow`, or of an environment (`OwnWorkflow`).
         rubric: a rubric file to use in place of the workflow's own.
+        tasks: the tasks of an environment.
 
     Raises:
         AgentRLError: no such workflow; its module cannot be imported; it lacks something that a workflow has.
@@ -39,7 +42,33 @@ def load_workflow(target: str, rubric: Path | None = None) -> Workflow:
             f"workflow `{target}` cannot be loaded: the module {module_name} ({module.__file__}) has no "
             f"`{class_name}`{nearest}. Name a class that is there."
         ) from error
+    if is_environment(make):
+        return _around(target, make, rubric, tasks)
+    if tasks is not None:
+        raise AgentRLError(f"workflow.tasks is for an environment, and `{target}` brings its own tasks. Take it out.")
     workflow = _made(target, make, rubric)
+    check_workflow(workflow, target)
+    return workflow
+
+
+def is_environment(made: Any) -> bool:
+    """Whether it is an environment by TRL's convention, and not a workflow that has one."""
+    return inspect.isclass(made) and callable(getattr(made, "reset", None)) and not hasattr(made, "environment")
+
+
+def _around(target: str, environment: type, rubric: Path | None, tasks: Path | None) -> Workflow:
+    """A workflow made of an environment."""
+    if tasks is None:
+        raise AgentRLError(
+            f"workflow `{target}` is an environment. Name the file of its tasks too, `workflow.tasks: tasks.jsonl`, a "
+            "JSON object a line: what reset() is called with."
+        )
+    if not callable(getattr(environment, "get_reward", None)):
+        raise AgentRLError(
+            f"workflow `{target}`: {environment.__name__} has no `get_reward()`. It says how well an episode went: a "
+            "number, of which 1 or more is success."
+        )
+    workflow = OwnWorkflow(environment, tasks, load_rubric(rubric) if rubric else None)
     check_workflow(workflow, target)
     return workflow
 

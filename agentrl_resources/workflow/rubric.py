@@ -77,14 +77,21 @@ def load_rubric(path: Path) -> Rubric:
         AgentRLError: the file is missing, is not YAML, a criterion lacks a wording or a positive numeric weight, or a
             role is unknown or given to two criteria of which there can be one.
     """
+    try:
+        return read_rubric(path.read_text(encoding="utf-8"), path)
+    except FileNotFoundError:
+        raise AgentRLError(f"{path}: no such rubric file. Create it, or point the workflow at another one.") from None
+    except UnicodeDecodeError as error:
+        raise AgentRLError(f"{path}: not a UTF-8 YAML file ({error}). Mend the file.") from None
+
+
+def read_rubric(text: str, path: Path | str) -> Rubric:
+    """A rubric from a file's text; `path` is what errors call it. AgentRLError as `load_rubric`."""
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8")
         data: Any = yaml.safe_load(text)
-    except FileNotFoundError:
-        raise AgentRLError(f"{path}: no such rubric file. Create it, or point the workflow at another one.") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
         raise AgentRLError(f"{path}: not a UTF-8 YAML file ({error}). Mend the file.") from None
     if not isinstance(data, dict) or not isinstance(data.get("criteria"), dict) or not data["criteria"]:
         raise AgentRLError(f"{path}: a rubric needs `version` and a mapping `criteria`. Add them.")
@@ -100,7 +107,7 @@ def load_rubric(path: Path) -> Rubric:
     return rubric
 
 
-def _criterion(path: Path, name: str, entry: Any) -> Criterion:
+def _criterion(path: Path | str, name: str, entry: Any) -> Criterion:
     where = f"{path}: criterion `{name}`"
     if not isinstance(entry, dict) or not isinstance(entry.get("wording"), str):
         raise AgentRLError(f"{where} needs `weight` (a number) and `wording` (a sentence). Add what is missing.")

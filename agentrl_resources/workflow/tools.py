@@ -12,7 +12,7 @@ from typing import Any
 from agentrl_resources.errors import AgentRLError
 
 Schema = dict[str, Any]
-_CONVENTION = ("reset", "get_reward")
+_CONVENTION = ("reset", "get_reward", "get_violation")
 _NO_KEYWORD = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -89,8 +89,8 @@ def environment_class(environment: Any) -> type:
 def tool_methods(environment: Any, names: Iterable[str]) -> dict[str, Callable[..., Any]]:
     """The methods of the named tools, in alphabetical order.
 
-    TRL's tools are an environment's public methods but `reset` and `get_reward`, inherited and static ones too. Those
-    that the tool policy does not name are not offered.
+    TRL's tools are an environment's public methods but `reset` and `get_reward`, inherited and static ones too; here
+    `get_violation` is none either. Those that the tool policy does not name are not offered.
 
     Raises:
         AgentRLError: what is named is no such method, or cannot be described to a model; all of it at once.
@@ -131,14 +131,18 @@ def read_tools(environment: Any, names: Iterable[str]) -> dict[str, Tool]:
     return tools
 
 
+def tool_names(environment: Any) -> list[str]:
+    """The names of all tools that an environment has, in alphabetical order."""
+    return _public(dict(inspect.getmembers(environment_class(environment), predicate=inspect.isfunction)))
+
+
 def tool_schemas(environment: Any) -> list[Schema]:
     """OpenAI's function schemas of all the tools that an environment has, whatever a policy allows.
 
     Raises:
         AgentRLError: as `read_tools`.
     """
-    methods = dict(inspect.getmembers(environment_class(environment), predicate=inspect.isfunction))
-    return [tool.schema for tool in read_tools(environment, _public(methods)).values()]
+    return [tool.schema for tool in read_tools(environment, tool_names(environment)).values()]
 
 
 def _public(methods: Mapping[str, Any]) -> list[str]:
