@@ -11,6 +11,7 @@ from typing import Any
 
 from agentrl_assets.brief_commands import add_brief_commands
 from agentrl_assets.commands import this_workspace
+from agentrl_assets.doctor_command import add_doctor_command
 from agentrl_assets.export_commands import add_export_command
 from agentrl_assets.gateway_commands import add_gateway_commands
 from agentrl_assets.init_command import add_init_command
@@ -210,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--preferences", metavar="PATH", help="preference data: JSONL, Parquet or a datasets folder")
 
     add_init_command(commands, everywhere)
+    add_doctor_command(commands, everywhere)
     traces = command("import", _import, "read traces of an agent that runs elsewhere, and labels of them")
     traces.add_argument("traces", metavar="TRACES", help="JSON lines, a JSON array, CSV (also .gz) or Parquet")
     traces.add_argument("--workflow", required=True, metavar="NAME", help="the workflow that they are runs of")
