@@ -93,7 +93,12 @@ def test_a_misspelt_key_is_refused_with_its_line_and_the_right_spelling(data: st
         ("percent: 5", "percent: .nan", 7, ["release.canary_traffic_percent"]),
         ("percent: 5", 'percent: "5"', 7, ["valid number", "not '5'"]),
         ("ppo_kl", "grpo", 5, ["workflow.policy_training", "'ppo_kl'", "not 'grpo'"]),
-        ('  baseline: "sft_checkpoint_v1"\n', "", 1, ["'workflow.baseline' is missing"]),
+        (
+            '  target: "order_desk"            # which workflow: a built-in name, or package.module:Class\n',
+            "",
+            1,
+            ["'workflow.target' is missing"],
+        ),
         ("baseline:", "target:", 3, ["'target' is set a second time"]),
         ("release:", "release: {", 8, ["not valid YAML"]),
         ('target: "order_desk"', "target: 2026-13-45", 2, ["'2026-13-45' cannot be read"]),
@@ -168,7 +173,7 @@ def test_a_section_digest_changes_with_its_section_alone(data: st.DataObject, fi
         if type(value) is int
     ]
     changed, field, value = data.draw(st.sampled_from(whole_numbers))
-    other = load(file, CONTRACT + f"{changed}:\n  {field}: {2 * value}\n")
+    other = load(file, CONTRACT + f"{changed}:\n  {field}: {2 * value or 1}\n")
     for section in SECTIONS:
         same = default.section_digest(section, "seed") == other.section_digest(section, "seed")
         assert same == (section != changed)
