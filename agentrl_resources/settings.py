@@ -252,6 +252,11 @@ class PpoSettings(StrictModel):
     """Discount for each token that the agent chose."""
     entropy_coefficient: NotNegative = 0.0
     """Weight of the entropy bonus."""
+    model_weight: NotNegative = 1.0
+    """Weight of the reward model's score in the reward."""
+    verifier_weight: NotNegative = 0.0
+    """Weight of what the workflow's verifier says of an episode (quality, 0 to 1) in the reward, where it is to be
+    learned from and not only watched."""
     kl_target: Positive = 0.8
     """KL to the SFT checkpoint that the coefficient steers to, in nats per episode."""
     kl_coefficient: NotNegative = 0.1

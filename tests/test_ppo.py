@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from small_models import ROUNDING, in_double, small_critic, small_factory, small_harmony, small_model
 
-from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, adapted_kl_coefficient
+from agentrl_resources.learning import PpoTrainer, RewardModel, Sampler, WeightedReward, adapted_kl_coefficient
 from agentrl_resources.learning import ppo as ppo_module
 from agentrl_resources.learning.model import recomputed
 from agentrl_resources.learning.player import Fork
@@ -26,11 +27,12 @@ class LikesOddTokens:
     """Stands where the reward model does: a real one costs minutes to train and adds nothing to what is tested here."""
 
     def score(self, episodes):
+        rows = [episode.rows[-1] for episode in episodes]
         return [
             10
             * sum((token % 2 - 0.5) * agents for token, agents in zip(episode.ids, episode.mask, strict=True))
             / sum(episode.mask)
-            for episode in episodes
+            for episode in rows
         ]
 
 
@@ -205,7 +207,7 @@ def test_an_episode_counts_the_same_in_however_many_rows_it_stands(make_exact_tr
     def prepared(forked):
         trainer = make_exact_trainer(folder=f"forked {forked}")
         episodes = trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8)
-        trainer.reward_model = SimpleNamespace(score=lambda episodes: [float(i) for i, _ in enumerate(episodes)])
+        trainer.reward = SimpleNamespace(score=lambda episodes: [float(i) for i, _ in enumerate(episodes)])
         for number, one in enumerate(episodes if forked else []):
             cut = one.mask.index(1) + 1 + number
             one.forks.append(Fork(one.ids[:cut], one.mask[:cut], one.logprobs[:cut]))
@@ -255,7 +257,7 @@ def test_a_critic_with_the_reward_models_weights_values_a_whole_episode_at_its_r
 
     scorer = in_double(small_critic(harmony))
     torch.nn.init.normal_(scorer.score.weight, std=0.5, generator=torch.Generator().manual_seed(0))
-    trainer = make_exact_trainer(reward=RewardModel(scorer))
+    trainer = make_exact_trainer(reward=WeightedReward(RewardModel(scorer)))
     trainer.critic = scorer
     episodes = trainer.sampler.play(tasks(0, 8), range(8), 1.0, 8)
     rollout, facts = trainer._prepare([episode.played for episode in episodes])
@@ -284,6 +286,20 @@ def test_what_the_reward_likes_becomes_more_frequent(make_trainer, tasks):
     )
     history = make_trainer(settings).train(tasks).history
     assert history[-1]["score"] > history[0]["score"] + 0.2
+
+
+def test_the_reward_is_what_model_and_verifier_say_by_their_weights(make_trainer, tasks, harmony):
+    episodes = [one.played for one in make_trainer().sampler.play(tasks(0, 4), range(4), 1.0, 4)]
+    episodes = [replace(one, quality=0.25 * number) for number, one in enumerate(episodes)]
+    scorer = small_critic(harmony)
+    scorer.score.weight.data.normal_(std=0.5)
+    model = RewardModel(scorer)
+    alone = WeightedReward(model).score(episodes)
+    assert alone == model.score([one.rows[-1] for one in episodes])
+    assert WeightedReward(None, 0.0, 2.0).score(episodes) == WeightedReward(model, 0.0, 2.0).score(episodes)
+    assert WeightedReward(None, 0.0, 2.0).score(episodes) == [0.0, 0.5, 1.0, 1.5]
+    both = WeightedReward(model, 0.5, 2.0).score(episodes)
+    assert both == [0.5 * one + 0.5 * number for number, one in enumerate(alone)]
 
 
 def test_a_policy_above_the_kl_ceiling_is_given_up_for_the_one_before(make_trainer, tasks):

@@ -21,7 +21,13 @@ from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl
 from agentrl_resources.learning.published import Published
 from agentrl_resources.learning.ranks import Ranks, meeting
 from agentrl_resources.learning.replies import sample_replies
-from agentrl_resources.learning.reward import EncodedPair, RewardModel, train_reward_model
+from agentrl_resources.learning.reward import (
+    EncodedPair,
+    Reward,
+    RewardModel,
+    WeightedReward,
+    train_reward_model,
+)
 from agentrl_resources.learning.rollout import Sampler, play_in_turns
 from agentrl_resources.learning.sft import train_sft
 
@@ -32,10 +38,12 @@ __all__ = [
     "PpoTrainer",
     "Published",
     "Ranks",
+    "Reward",
     "RewardModel",
     "SampledEpisode",
     "Sampler",
     "TrainingState",
+    "WeightedReward",
     "adapted_kl_coefficient",
     "base_of",
     "chosen_logprobs",

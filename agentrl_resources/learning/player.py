@@ -44,7 +44,7 @@ class SampledEpisode:
     def played(self) -> "Played":
         episode = self.episode
         outcome, errors = episode.outcome, episode.transcript.tool_errors
-        return Played(self.rows, outcome.success, outcome.safety_violation, errors, episode.acted)
+        return Played(self.rows, outcome.success, outcome.safety_violation, outcome.quality, errors, episode.acted)
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Played:
     rows: list[Fork]
     success: bool
     safety_violation: bool | None
+    quality: float
     tool_errors: int
     acted: bool
 

@@ -39,7 +39,7 @@ from agentrl_resources.learning.mismatch import mismatch, weights
 from agentrl_resources.learning.model import recompute_from_here
 from agentrl_resources.learning.player import Played
 from agentrl_resources.learning.ranks import ALONE, Ranks
-from agentrl_resources.learning.reward import RewardModel, running_scores, scorer_inputs
+from agentrl_resources.learning.reward import Reward, running_scores, scorer_inputs
 from agentrl_resources.learning.rollout import Sampler
 from agentrl_resources.settings import PpoSettings
 from agentrl_resources.workflow import Task
@@ -130,7 +130,7 @@ class PpoTrainer:
     Args:
         sampler: plays episodes with the policy that is trained.
         reference: the frozen SFT checkpoint.
-        reward_model: scores whole episodes. The verifier is only watched, never learned from.
+        reward: scores whole episodes. Success is only watched, never learned from.
         critic: a token classifier with one output that starts with the reward model's weights.
         settings: see `PpoSettings`.
         seed: decides tasks' sampling and minibatches.
@@ -143,7 +143,7 @@ class PpoTrainer:
         self,
         sampler: Sampler,
         reference: Any,
-        reward_model: RewardModel,
+        reward: Reward,
         critic: Any,
         settings: PpoSettings,
         seed: int,
@@ -155,7 +155,7 @@ class PpoTrainer:
         self.sampler = sampler
         self.policy = sampler.model
         self.reference = reference
-        self.reward_model = reward_model
+        self.reward = reward
         self.critic = critic.eval()
         self.settings = settings
         self.seed = seed
@@ -296,8 +296,7 @@ class PpoTrainer:
         `played`: log-probabilities of the policy that played, where that is not the one that learns (`Ahead`).
         """
         state, settings = self.state, self.settings
-        # a history that was written anew ends with what all of it led to
-        scores = self.ranks.each(self.reward_model.score, [episode.rows[-1] for episode in episodes])
+        scores = self.ranks.each(self.reward.score, episodes)
         if state.score_mean is None or state.score_spread is None:
             state.score_mean, state.score_spread = _mean(scores), max(_spread(scores), 1e-6)
         scored = [bounded_reward((score - state.score_mean) / state.score_spread) for score in scores]

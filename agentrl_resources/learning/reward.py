@@ -9,7 +9,7 @@ mean over an episode's beginning is the critic's first guess (see ppo.py).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agentrl_resources.engines import upcast
 from agentrl_resources.families import Encoded
@@ -23,6 +23,7 @@ from agentrl_resources.learning.batching import (
 )
 from agentrl_resources.learning.beginnings import beginning, read_behind
 from agentrl_resources.learning.model import load_scorer
+from agentrl_resources.learning.player import Played
 from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
 from agentrl_resources.settings import RewardSettings
@@ -78,6 +79,31 @@ class RewardModel:
             return running_scores(self.scorer, *scorer_inputs(batch, self.scorer.device))[:, -1].tolist()
 
         return in_micro_batches(self.scorer, episodes, of_batch)
+
+
+class Reward(Protocol):
+    """What PPO learns from."""
+
+    def score(self, episodes: Sequence[Played]) -> list[float]:
+        """One score per episode, on any scale; higher is better."""
+        ...
+
+
+@dataclass(frozen=True)
+class WeightedReward:
+    """What a reward model says of an episode and what its verifier says of it (quality, 0 to 1), each by its weight."""
+
+    model: RewardModel | None
+    model_weight: float = 1.0
+    verifier_weight: float = 0.0
+
+    def score(self, episodes: Sequence[Played]) -> list[float]:
+        scores = [self.verifier_weight * episode.quality for episode in episodes]
+        if self.model is None or self.model_weight == 0:
+            return scores
+        # a history that was written anew ends with what all of it led to
+        by_model = self.model.score([episode.rows[-1] for episode in episodes])
+        return [self.model_weight * one + other for one, other in zip(by_model, scores, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stage `ppo_policy`: the policy learns from the reward model alone; the verifier only watches."""
+"""Stage `ppo_policy`: the policy learns from the reward model. The verifier only watches, unless settings weigh it."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from agentrl_resources.learning import (
     Ranks,
     RewardModel,
     TrainingState,
+    WeightedReward,
     how_far,
     learned,
     load_policy,
@@ -60,10 +61,11 @@ def _trained(request: StageRequest, ranks: Ranks, sampler_of: SamplerOf) -> tupl
     sft = request.inputs["sft_checkpoint"]
     chat = load_chat(sft, factory)
     policy, reference = recomputed(load_policy(sft), settings.policy), load_policy(sft).eval()
+    reward_model = RewardModel.load(request.inputs["reward_model"]) if settings.ppo.model_weight else None
     trainer = PpoTrainer(
         sampler_of(policy, chat, factory),
         reference,
-        RewardModel.load(request.inputs["reward_model"]),
+        WeightedReward(reward_model, settings.ppo.model_weight, settings.ppo.verifier_weight),
         recomputed(load_scorer(request.inputs["reward_model"]), settings.policy),
         settings.ppo,
         settings.seed,
