@@ -16,6 +16,7 @@ from agentrl_assets.export_commands import add_export_command
 from agentrl_assets.gateway_commands import add_gateway_commands
 from agentrl_assets.init_command import add_init_command
 from agentrl_assets.keys_commands import add_keys_commands
+from agentrl_assets.pairs_command import add_pairs_command
 from agentrl_assets.release_commands import add_release_commands, verify_release
 from agentrl_resources.errors import AgentRLError
 
@@ -220,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         "--exported-at", metavar="TIME", help="when the file was written; of files that disagree the newest counts"
     )
 
+    add_pairs_command(commands, everywhere)
     score = command("score", _score, "the weekly reliability score with its three factors")
     score.add_argument("--workflow", metavar="NAME", help="default: the one of the workflow file")
     score.add_argument("--week", metavar="YYYY-Www", help="default: the latest that has a score")

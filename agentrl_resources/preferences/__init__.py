@@ -1,6 +1,7 @@
 """Preference data: read what the user has, keep what may train, say why the rest may not, and prove both."""
 
 from agentrl_resources.preferences.cleaning import CleaningRules, CleanResult, clean, profile
+from agentrl_resources.preferences.from_runs import FromRuns, pairs_from
 from agentrl_resources.preferences.pairs import ON_POLICY, Message, Pair, Quarantined, RawRow, Reason
 from agentrl_resources.preferences.reading import read_pairs
 from agentrl_resources.preferences.validation import ValidationResult, validate
@@ -9,6 +10,7 @@ __all__ = [
     "ON_POLICY",
     "CleanResult",
     "CleaningRules",
+    "FromRuns",
     "Message",
     "Pair",
     "Quarantined",
@@ -16,6 +18,7 @@ __all__ = [
     "Reason",
     "ValidationResult",
     "clean",
+    "pairs_from",
     "profile",
     "read_pairs",
     "validate",
