@@ -88,24 +88,26 @@ def no_text_is_shared_with_training(
 ) -> dg.AssetCheckResult:
     """No request of the suite, its numbers aside, is one that training has seen.
 
-    Where the tasks of a workflow are given, and not made, the same words may be said of another case: then the case is
-    compared too.
+    Where the tasks of a workflow are given, and not made, the same words may be said of another case: then training's
+    tasks are compared as whole cases, and by their words, numbers included, only pairs that are of none of these.
     """
-    workflow, cases = workspace.workflow, workspace.settings.workflow.tasks is not None
+    workflow, given = workspace.workflow, workspace.settings.workflow.tasks is not None
     training = workflow.tasks("train", _TRAINING_TASKS, workspace.settings.seed)
-    own = {task.task_id for task in training} if cases else set()
+    own = {task.task_id for task in training} if given else set()
+    text, of_task = (_folded, _case) if given else (_without_numbers, _request)
     cleaned = workspace.latest(context, "cleaned_preference_data").path
     rows = (row for row in read_jsonl(cleaned / "train.jsonl") if row["task_id"] not in own)
     turns = (turn for row in rows for turn in row["prompt"])
-    seen = {_without_numbers(str(turn["content"])) for turn in turns if turn["role"] == "user"}
-    seen |= {_asked(workflow, task, cases) for task in training}
+    words = {text(str(turn["content"])) for turn in turns if turn["role"] == "user"}
+    seen = {of_task(workflow, task) for task in training}
     suite = _archived(workspace.latest(context, "eval_suite"))
     tasks = [Task.from_dict(row) for rows in suite.values() for row in rows]
-    shared = sorted({_asked(workflow, task, cases) for task in tasks} & seen)
-    said = f"{len(shared)} of {len(tasks)} requests are known from training" + (
+    asked = {(text(request_of(workflow, task)), of_task(workflow, task)) for task in tasks}
+    shared = sorted(said for said, case in asked if said in words or case in seen)
+    said = f"{len(shared)} of {len(asked)} requests are known from training" + (
         f", for example: {shared[0]}" if shared else "."
     )
-    return dg.AssetCheckResult(passed=not shared, description=said, metadata={"compared_with": len(seen)})
+    return dg.AssetCheckResult(passed=not shared, description=said, metadata={"compared_with": len(words | seen)})
 
 
 def comparison_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
@@ -122,7 +124,10 @@ def comparison_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
             "difference": with_interval(result["difference"], result["difference_interval"]),
             "mcnemar_p": result["p_value"],
             "minimum_detectable_effect": result["minimum_detectable_effect"],
-            "violations": f"{result['baseline']['safety_violations']} -> {result['candidate']['safety_violations']}",
+            "violations": " -> ".join(
+                "unknown" if (seen := result[arm]["safety_violations"]) is None else str(seen)
+                for arm in ("baseline", "candidate")
+            ),
         }
         for temperature, suites in comparison.items()
         for suite, result in suites.items()
@@ -140,13 +145,18 @@ def _archived(suite: Artifact) -> dict[str, list[dict[str, Any]]]:
     return {name: list(read_jsonl(suite.path / f"{name}.jsonl")) for name in SUITES}
 
 
-def _asked(workflow: Workflow, task: Task, case: bool) -> str:
-    """A task as it is compared: its request without numbers, or the whole case, with them."""
-    if not case:
-        return _without_numbers(request_of(workflow, task))
-    payload = {name: value for name, value in task.payload.items() if name != "task_id"}
-    return f"{request_of(workflow, task)} {canonical_json(payload).decode()}"
+def _request(workflow: Workflow, task: Task) -> str:
+    return _without_numbers(request_of(workflow, task))
+
+
+def _case(workflow: Workflow, task: Task) -> str:
+    """All that a task is, but for its name."""
+    return canonical_json({name: value for name, value in task.payload.items() if name != "task_id"}).decode()
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def _without_numbers(text: str) -> str:
-    return re.sub(r"\d+", "#", " ".join(text.casefold().split()))
+    return re.sub(r"\d+", "#", _folded(text))

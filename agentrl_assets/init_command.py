@@ -19,15 +19,19 @@ def add_init_command(commands: Any, everywhere: argparse.ArgumentParser) -> None
 
 
 def _init(options: argparse.Namespace) -> int:
-    folder = Path(options.folder)
+    folder = Path(options.folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AgentRLError(f"{folder} is there already. Name a new folder: nothing is written over.")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(STARTER, partial, ignore=shutil.ignore_patterns("__pycache__"))
     runpy.run_path(str(partial / "make_tasks.py"), run_name="__main__")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    if folder.exists():  # it is empty, and somebody may stand in it
+        for file in partial.iterdir():
+            file.rename(folder / file.name)
+        partial.rmdir()
+    else:
+        partial.rename(folder)
     files = ", ".join(sorted(path.name for path in folder.iterdir()))
     print(f"{folder}: {files}\nNext: cd {folder} && agentrl run")
     return 0

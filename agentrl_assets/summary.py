@@ -74,7 +74,8 @@ def _comparison(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[
             baseline, candidate = result["baseline"], result["candidate"]
             low, high = (100 * bound for bound in result["difference_interval"])
             difference = f"{100 * result['difference']:+.1f} points ({low:+.1f} to {high:+.1f})"
-            violations = f"{baseline['safety_violations']} -> {candidate['safety_violations']} of {result['n']}"
+            before, after = (arm["safety_violations"] for arm in (baseline, candidate))
+            violations = "unknown" if None in (before, after) else f"{before} -> {after} of {result['n']}"
             yield (
                 f"  {suite:<13}{decoding:<17}{100 * baseline['success_rate']:>6.1f} %"
                 f"{100 * candidate['success_rate']:>7.1f} %   {difference:<30}{result['p_value']:<12.2g}{violations}"

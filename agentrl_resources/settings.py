@@ -280,6 +280,12 @@ class PpoSettings(StrictModel):
     """Updates that whoever plays may be behind: with 1 the next rollout is played, by a server meanwhile, with the
     policy from before this update, and corrected for it."""
 
+    @model_validator(mode="after")
+    def _has_a_reward(self) -> "PpoSettings":
+        if not (self.model_weight or self.verifier_weight):
+            raise ValueError("model_weight and verifier_weight are both 0: there would be nothing to learn from")
+        return self
+
 
 class EvaluationSettings(StrictModel):
     """The comparison of baseline and candidate on the same held-out tasks."""

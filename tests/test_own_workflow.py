@@ -1,6 +1,7 @@
 """A workflow made of an environment class and a file of tasks: what is derived of it, and what is wrong with it."""
 
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -126,6 +127,69 @@ def test_a_group_is_never_on_two_sides(tmp_path: Path) -> None:
     assert sum(map(len, sides)) == len(set().union(*sides)) == 20
 
 
+def test_a_group_is_where_one_of_its_rows_says_also_the_group_0(tmp_path: Path) -> None:
+    rows = [row(number, group=number % 2, **({"split": "holdout"} if number == 0 else {})) for number in range(40)]
+    workflow = OwnWorkflow(Lamp, written(tmp_path, rows))
+    held_out = {task.payload["prompt"] for task in workflow.tasks("holdout", 40, 1)}
+    assert held_out == {one["prompt"] for one in rows if one["group"] == 0}
+
+
+def test_a_line_may_hold_what_some_take_for_the_end_of_one(tmp_path: Path) -> None:
+    rows = [row(number, prompt=f"Lamp \u2028 {number}\x85") for number in range(3)]
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("\n".join(json.dumps(one, ensure_ascii=False) for one in rows) + "\n")
+    workflow = OwnWorkflow(Lamp, file)
+    assert sum(len(workflow.tasks(split, 3, 1)) > 0 for split in ("train", "holdout", "capability")) == 3
+
+
+def test_a_prompt_that_holds_an_agents_turns_takes_no_call_from_the_expert(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes?"},
+            {"role": "user", "content": "Lamp on, please."}]  # fmt: skip
+    workflow = OwnWorkflow(Lamp, written(tmp_path, [row(1, prompt=said, split="train")]))
+    (task,) = workflow.tasks("train", 1, 1)
+    assert EpisodeFactory(workflow).play(task, workflow.scripted_agents(task)["expert"]).outcome.success
+
+
+class Parts(Lamp):
+    """Its reward has parts, and none is called outcome."""
+
+    def get_reward(self) -> dict[str, float]:  # type: ignore[override]
+        return {"switched": float(self.now == self.wanted), "polite": 1.0}
+
+
+class Heir(Watched):
+    """What it inherits is its own."""
+
+
+def test_of_parts_without_an_outcome_the_least_is_it(tmp_path: Path) -> None:
+    workflow = OwnWorkflow(Parts, written(tmp_path, [row(1, split="train")]))
+    (task,) = workflow.tasks("train", 1, 1)
+    outcomes = [EpisodeFactory(workflow).play(task, agent).outcome for agent in workflow.scripted_agents(task).values()]
+    assert [(one.success, one.quality) for one in outcomes] == [(False, 0.0), (True, 1.0), (True, 1.0)]
+
+
+def test_what_is_inherited_counts(tmp_path: Path) -> None:
+    assert OwnWorkflow(Heir, written(tmp_path, [row(1)])).tool_policy is Watched.tool_policy
+
+
+def test_what_is_forbidden_is_not_made_good_by_success(tmp_path: Path) -> None:
+    watched = OwnWorkflow(Watched, written(tmp_path, [row(1, locked=True, split="train")]))
+    (task,) = watched.tasks("train", 1, 1)
+    agents = watched.scripted_agents(task)
+    unsafe, safe = (EpisodeFactory(watched).play(task, agents[name]).outcome for name in ("expert", "does_nothing"))
+    assert unsafe.success
+    assert not safe.success
+    assert watched.prefer(unsafe, safe, 0) == 1
+    assert safe.quality > unsafe.quality
+
+
+def test_nothing_of_the_evaluation_is_in_pairs(tmp_path: Path) -> None:
+    rows = [row(2 * number, split="train") for number in range(8)]  # nothing is to be done in these
+    rows += [row(1, split="capability", reference=[{"name": "switch", "arguments": {"to": "evaluated"}}])]
+    workflow = OwnWorkflow(Lamp, written(tmp_path, rows))
+    assert "evaluated" not in json.dumps(list(workflow.historical_pairs(20, 1)))
+
+
 def test_a_larger_count_only_appends_and_a_suite_has_each_task_once(lamps: OwnWorkflow) -> None:
     for split in ("train", "holdout"):
         assert lamps.tasks(split, 200, 5)[:70] == lamps.tasks(split, 70, 5)
@@ -182,12 +246,16 @@ def test_without_references_it_says_what_to_give(tmp_path: Path) -> None:
         (row(3, reference="switch"), "line 2: `reference` is no list of calls"),
         (row(3, reference=[{"name": "dim", "arguments": {}}]), "line 2: `reference` has"),
         (row(3, reference=[{"name": "switch", "arguments": "{"}]), "line 2: "),
+        (row(3, reference=[{"function": "switch", "arguments": {}}]), "line 2: `reference` has"),
+        (row(3, reference=[{"name": ["switch"], "arguments": {}}]), "line 2: `reference` has"),
+        ('{"prompt": "x", "wanted": NaN}', "line 2: "),
+        (row(3, group=1, split="train"), "line 3: its group is in training and in evaluation"),
         (row(1), "line 2: it is the task of line 1 once more"),
     ],
 )
 def test_a_line_that_is_no_task_is_named(tmp_path: Path, line: Any, said: str) -> None:
     with pytest.raises(AgentRLError) as caught:
-        OwnWorkflow(Lamp, written(tmp_path, [row(1), line, row(2)]))
+        OwnWorkflow(Lamp, written(tmp_path, [row(1), line, row(2, group=1, split="capability")]))
     assert "tasks.jsonl" in str(caught.value)
     assert said in str(caught.value)
 
@@ -231,7 +299,11 @@ def test_an_environment_is_loaded_with_its_tasks_and_nothing_else(module: str, t
         load_workflow("order_desk", tasks=file)
 
 
-def test_init_writes_a_workflow_that_loads_and_nothing_over_another(tmp_path: Path, capsys: Any) -> None:
+def test_init_writes_a_workflow_that_loads_and_nothing_over_another(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("AGENTRL_WORKFLOW_FILE", "AGENTRL_HOME", "PYTHONPATH"):
+        monkeypatch.setenv(variable, os.environ.get(variable, ""))
     folder = tmp_path / "desk"
     assert main(["init", str(folder)]) == 0
     assert {path.name for path in folder.iterdir()} == {
@@ -244,6 +316,11 @@ def test_init_writes_a_workflow_that_loads_and_nothing_over_another(tmp_path: Pa
     for split in ("train", "capability", "adversarial"):
         for task in workflow.tasks(split, 20, 1):
             assert factory.play(task, workflow.scripted_agents(task)["expert"]).outcome.quality == 1.0
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert main(["init", "."]) == 0
+    assert Path("tasks.jsonl").read_bytes() == (folder / "tasks.jsonl").read_bytes()
     before = {path: path.read_bytes() for path in folder.iterdir()}
     assert main(["init", str(folder)]) == 1
     assert "nothing is written over" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentrl_assets.cli import main
-from agentrl_resources.preferences import CleaningRules, pairs_from, read_pairs
+from agentrl_resources.preferences import CleaningRules, clean, pairs_from, read_pairs
 from agentrl_resources.preferences.from_runs import MOST_OF_A_TASK
 
 

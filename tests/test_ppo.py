@@ -263,6 +263,8 @@ def test_a_critic_with_the_reward_models_weights_values_a_whole_episode_at_its_r
     rollout, facts = trainer._prepare([episode.played for episode in episodes])
     with torch.inference_mode():
         values = trainer._values(episodes)[:, -1]
+    state = trainer.state  # one computation, twice on one machine
+    assert (state.value_mean, state.value_spread) == (state.score_mean, state.score_spread)
     assert values.mean().item() == pytest.approx(facts["score"], rel=ROUNDING, abs=ROUNDING)
     at_the_end = [row[-1] for row in rollout.returns]
     assert values.tolist() == pytest.approx(

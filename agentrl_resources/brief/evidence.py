@@ -268,7 +268,9 @@ def _comparison(suites: Mapping[str, Any], simulated: bool) -> list[Row]:
                     "difference_low": facts["difference_interval"][0],
                     "difference_high": facts["difference_interval"][1],
                     "minimum_detectable_effect": facts["minimum_detectable_effect"],
-                    "violation_bound": upper_bound(candidate["safety_violations"], facts["n"]),
+                    "violation_bound": None
+                    if (seen := candidate["safety_violations"]) is None
+                    else upper_bound(seen, facts["n"]),
                     "simulated": simulated,
                 }
             )

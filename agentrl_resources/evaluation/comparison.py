@@ -139,11 +139,16 @@ def _compare(pairs: list[Pair]) -> dict[str, Any]:
     }
 
 
+def _judged(arm: list[EpisodeFacts]) -> list[bool]:
+    """Of the episodes whose safety is known, whether something forbidden was done."""
+    return [facts.safety_violation for facts in arm if facts.safety_violation is not None]
+
+
 def _rate(arm: list[EpisodeFacts]) -> dict[str, Any]:
     successes = sum(bool(facts.success) for facts in arm)
     return {
         "successes": successes,
         "success_rate": successes / len(arm),
         "success_interval": list(wilson(successes, len(arm))),
-        "safety_violations": sum(bool(facts.safety_violation) for facts in arm),
+        "safety_violations": sum(judged) if (judged := _judged(arm)) else None,
     }

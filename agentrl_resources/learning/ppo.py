@@ -15,12 +15,14 @@ because it is what goes wrong elsewhere:
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agentrl_resources.errors import AgentRLError
 from agentrl_resources.learning.adapters import copied, learned, put_back
 from agentrl_resources.learning.ahead import Ahead
 from agentrl_resources.learning.batching import (
@@ -39,7 +41,7 @@ from agentrl_resources.learning.mismatch import mismatch, weights
 from agentrl_resources.learning.model import recompute_from_here
 from agentrl_resources.learning.player import Played
 from agentrl_resources.learning.ranks import ALONE, Ranks
-from agentrl_resources.learning.reward import Reward, running_scores, scorer_inputs
+from agentrl_resources.learning.reward import Reward, RewardModel, running_scores, scorer_inputs
 from agentrl_resources.learning.rollout import Sampler
 from agentrl_resources.settings import PpoSettings
 from agentrl_resources.workflow import Task
@@ -71,6 +73,9 @@ class TrainingState:
     score_spread: float | None
     history: list[dict[str, float]]
     stopped: str | None
+    value_mean: float = 0.0
+    value_spread: float = 1.0
+    """What the critic said of the first rollout's episodes, as what it says of any is read."""
     kl: float = 0.0
     """Measured KL of the policy as it is kept, nats per episode."""
 
@@ -249,14 +254,19 @@ class PpoTrainer:
             facts |= self._update(rollout)
             if not facts["finite"]:
                 stop = "non-finite loss or gradient; the weights from before this iteration are kept"
-                self._restore(load_checkpoint(self.checkpoint, state.iteration))
+                self._restore(load_checkpoint(self.checkpoint, max(0, state.iteration - settings.version_lag)))
             else:
                 self._average(state.iteration + 1 - max(0, settings.iterations - settings.average_last))
         elif stop is not None:
             # what is not a number is left out: the history is kept as JSON, which has no such values
             finite = {name: value for name, value in facts.items() if math.isfinite(value)}
             facts = {**finite, "finite": float(len(finite) == len(facts))}
-        self.ahead = self._ahead(following(), before) if following and stop is None else None
+        self.ahead = None
+        if following is not None and stop is None:
+            self.ahead = self._ahead(following(), before)
+        elif following is not None:
+            with suppress(AgentRLError):  # nobody needs it any more, but what plays it must not end beneath it
+                following()
         state.history.append({"iteration": state.iteration, "kl_coefficient": state.kl_coefficient, **facts})
         state.kl_coefficient = adapted_kl_coefficient(state.kl_coefficient, facts.get("kl", 0.0), settings)
         state.iteration += 1
@@ -298,7 +308,10 @@ class PpoTrainer:
         state, settings = self.state, self.settings
         scores = self.ranks.each(self.reward.score, episodes)
         if state.score_mean is None or state.score_spread is None:
-            state.score_mean, state.score_spread = _mean(scores), max(_spread(scores), 1e-6)
+            state.score_mean, state.score_spread = _scale(scores, 1.0)
+            # the critic starts as the reward model, which need not be all of the reward, or on its scale
+            by_critic = self.ranks.each(RewardModel(self.critic).score, [episode.rows[-1] for episode in episodes])
+            state.value_mean, state.value_spread = _scale(by_critic, state.score_spread)
         scored = [bounded_reward((score - state.score_mean) / state.score_spread) for score in scores]
         rows_of = [episode.rows for episode in episodes]
         rows = [row for rows in rows_of for row in rows]
@@ -364,7 +377,7 @@ class PpoTrainer:
     def _values(self, episodes: Sequence[Tokens]) -> Any:
         """Value before each token was chosen, bounded like the reward: (batch, tokens)."""
         scores = running_scores(self.critic, *scorer_inputs(episodes, self.critic.device))
-        return 2.0 * ((scores - self.state.score_mean) / self.state.score_spread / 2.0).tanh()
+        return 2.0 * ((scores - self.state.value_mean) / self.state.value_spread / 2.0).tanh()
 
     def _values_of(self, rows: Sequence[Tokens]) -> list[list[float]]:
         return in_micro_batches(self.critic, rows, self._values_of_batch)
@@ -481,6 +494,12 @@ def _split(values: Sequence[float], lengths: Sequence[int]) -> list[list[float]]
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def _scale(values: Sequence[float], otherwise: float) -> tuple[float, float]:
+    """Mean and standard deviation; `otherwise` where all are the same."""
+    spread = _spread(values)
+    return _mean(values), spread if spread > 1e-6 or math.isnan(spread) else otherwise
 
 
 def _known(name: str, values: Sequence[bool | None]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -213,11 +212,13 @@ def _case(task: Task) -> bytes:
 def anything(tools: Sequence[Mapping[str, Any]], task: Task, seed: int) -> Agent:
     """An agent that calls tools at random, with words of the task as arguments, and then ends."""
     draw = random.Random(f"{seed}|{task.task_id}")
+    left = 3  # calls that it makes
     words = [str(value) for value in task.payload.values() if value is not None] or ["something"]
 
     def agent(messages: Sequence[Message]) -> Message:
-        turns = sum(message["role"] == "assistant" for message in messages)
-        if turns >= 3 or not tools:
+        nonlocal left
+        left -= 1
+        if left < 0 or not tools:
             return {"role": "assistant", "content": "That is all."}
         function = draw.choice(tools)["function"]
         arguments = {
@@ -288,7 +289,7 @@ def _count(count: int) -> str:
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    return str(schema.get("type") or Counter(schema).most_common(1)[0][0])
+    return str(schema.get("type") or next((name for name in schema if name != "description"), "any"))
 
 
 def _first_line(text: str) -> str:

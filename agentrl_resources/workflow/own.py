@@ -97,7 +97,7 @@ class OwnWorkflow:
         self.derived["tasks"] = ", ".join(f"{len(rows)} {name}" for name, rows in self._splits.items())
 
     def _own(self, name: str, otherwise: Callable[[], tuple[Any, str]]) -> Any:
-        if name in vars(self.environment):
+        if hasattr(self.environment, name):
             return getattr(self.environment, name)
         value, said = otherwise()
         self.derived[name] = said
@@ -126,9 +126,10 @@ class OwnWorkflow:
         return policy, f"{said}. At most {policy.max_calls} calls and {policy.max_tokens} tokens"
 
     def _rubric(self) -> tuple[Rubric, str]:
+        # what is forbidden is not made good by success
         criteria = {"outcome": {"weight": 3, "wording": "What was asked for was done: what get_reward() says."}}
         if callable(getattr(self.environment, "get_violation", None)):
-            criteria["safety"] = {"weight": 2, "wording": "Nothing forbidden was done: what get_violation() says."}
+            criteria["safety"] = {"weight": 4, "wording": "Nothing forbidden was done: what get_violation() says."}
         text = json.dumps({"version": "derived", "criteria": criteria}, indent=2)  # JSON is YAML
         return read_rubric(text, self.name), " and ".join(criteria)
 
@@ -153,11 +154,12 @@ class OwnWorkflow:
     def verify(self, environment: Any, transcript: Transcript) -> Outcome:
         """By `get_reward()` and `get_violation()`. AgentRLError when one says what it cannot."""
         rewards = self._rewards(environment, transcript)
+        rewards.setdefault("outcome", min(rewards.values()))
         scores = {name: min(max(value, 0.0), 1.0) for name, value in rewards.items()}
         violated = self._violation(environment)
         if violated is not None:
             scores["safety"] = float(not violated)
-        success = rewards.get("outcome", min(rewards.values())) >= 1
+        success = rewards["outcome"] >= 1
         known = {name: scores[name] for name in self.rubric.weights if name in scores}
         weights = self.rubric.weights
         whole = sum(weights[name] for name in known) or 1.0
@@ -235,21 +237,26 @@ class OwnWorkflow:
 
     @cached_property
     def _acting(self) -> list[Call]:
-        """All calls in references that change something."""
-        acts = self.tool_policy.acting_tools
-        return [call for row in self._rows for call in row.reference or () if call[0] in acts]
+        """All calls in references of training that change something."""
+        acts, training = self.tool_policy.acting_tools, self._splits["train"]
+        return [call for row in training for call in row.reference or () if call[0] in acts]
 
     def prefer(self, first: Outcome, second: Outcome, seed: int) -> int:
-        """By the verifier: what succeeded is better, then what has the higher quality."""
-        of_first, of_second = ((one.success, one.quality) for one in (first, second))
+        """By the verifier: nothing forbidden comes first, then success, then quality."""
+        of_first, of_second = ((not one.safety_violation, one.success, one.quality) for one in (first, second))
         return (of_second > of_first) - (of_first > of_second)
 
 
 def plays(calls: Sequence[Call], answer: str) -> Agent:
-    """An agent that makes these calls, one a turn, and then answers."""
+    """An agent that makes these calls, one a turn, and then answers; for one episode."""
+    opening: list[int] = []
+    """Turns of an agent that the task's prompt holds already."""
 
     def agent(messages: Sequence[Message]) -> Message:
-        done = sum(message["role"] == "assistant" for message in messages)
+        turns = sum(message["role"] == "assistant" for message in messages)
+        if not opening:
+            opening.append(turns)
+        done = turns - opening[0]
         if done >= len(calls):
             return {"role": "assistant", "content": answer}
         name, arguments = calls[done]
@@ -301,7 +308,7 @@ def read_rows(file: Path, environment: type) -> list[Row]:
         AgentRLError: it is missing, empty, or lines of it are no tasks: each with its number.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # other ends of lines may stand in a JSON text
     except FileNotFoundError:
         raise AgentRLError(f"workflow.tasks: there is no file {file}. Write one, a JSON object a line") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -311,6 +318,7 @@ def read_rows(file: Path, environment: type) -> list[Row]:
     rows: list[Row] = []
     wrong: list[str] = []
     named: dict[str, int] = {}
+    sides: dict[str, set[bool]] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -318,8 +326,11 @@ def read_rows(file: Path, environment: type) -> list[Row]:
             row = _row(json.loads(line), takes, tools)
             if (first := named.setdefault(row.task.task_id, number)) != number:
                 raise ValueError(f"it is the task of line {first} once more (task_id {row.task.task_id})")
+            sides.setdefault(row.key, set()).update({row.task.split in ("train", "holdout")} if row.task.split else ())
+            if len(sides[row.key]) > 1:
+                raise ValueError("its group is in training and in evaluation")
             rows.append(row)
-        except ValueError as error:
+        except (ValueError, AgentRLError) as error:
             wrong.append(f"line {number}: {error}")
     if wrong:
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
@@ -330,8 +341,10 @@ def read_rows(file: Path, environment: type) -> list[Row]:
 
 
 def _placed(rows: Sequence[Row]) -> list[Row]:
-    """Rows that say nothing of their split get it by their key's hash, whatever other rows there are. Only where that
-    would leave a split without any, it gets the key that is nearest to it."""
+    """Rows that say nothing of their split get that of their group, or else it is told by their key's hash, whatever
+    other rows there are. Only where that would leave a split without any, it gets the key that is nearest to it."""
+    said = {row.key: row.task.split for row in rows if row.task.split}
+    rows = [replace(row, task=replace(row.task, split=row.task.split or said.get(row.key, ""))) for row in rows]
     places = {row.key: _place_of(row.key) for row in rows if not row.task.split}
     split_of = {key: next(name for name, (_, end) in _SPANS.items() if place < end) for key, place in places.items()}
     there = {row.task.split for row in rows}
@@ -358,7 +371,7 @@ def _row(found: Any, takes: Mapping[str, inspect.Parameter], tools: set[str]) ->
     for one in list(takes.values())[1:]:  # but self
         if one.default is one.empty and one.kind not in _ANY and one.name not in payload:
             raise ValueError(f"reset() needs `{one.name}`")
-    task_id = str(ours.get("task_id") or digest_json(payload)[:16])
+    task_id = digest_json(payload)[:16] if ours.get("task_id") is None else str(ours["task_id"])
     split = str(ours.get("split") or "")
     split = {"test": "capability", "eval": "capability", "validation": "holdout", "dev": "holdout"}.get(split, split)
     if split and split not in SPLITS:
@@ -366,7 +379,9 @@ def _row(found: Any, takes: Mapping[str, inspect.Parameter], tools: set[str]) ->
     reference = ours.get("reference")
     task = Task(task_id, str(ours.get("task_type") or "task"), split, payload)
     calls = None if reference is None else _calls(reference, tools)
-    return Row(task, calls, str(ours.get("answer") or ANSWER), str(ours.get("group") or task_id))
+    answer, group = (ours.get(name) for name in ("answer", "group"))
+    key = task_id if group is None else f"group {group}"
+    return Row(task, calls, ANSWER if answer is None else str(answer), key)
 
 
 def _calls(reference: Any, tools: set[str]) -> tuple[Call, ...]:
@@ -375,10 +390,11 @@ def _calls(reference: Any, tools: set[str]) -> tuple[Call, ...]:
     calls = []
     for call in reference:
         function = call.get("function", call) if isinstance(call, dict) else {}
+        function = function if isinstance(function, dict) else {}
         name, arguments = function.get("name"), function.get("arguments", {})
         if isinstance(arguments, str):
             arguments = json.loads(arguments)
-        if name not in tools or not isinstance(arguments, dict):
+        if not isinstance(name, str) or name not in tools or not isinstance(arguments, dict):
             raise ValueError(f"`reference` has {call!r}: a call has the `name` of a tool and `arguments`, an object")
         calls.append((name, arguments))
     return tuple(calls)
