@@ -84,6 +84,17 @@ class Refuses(Lamp):
         raise KeyError("no such lamp")
 
 
+class Remembers(Lamp):
+    """It counts over all episodes how often somebody looked."""
+
+    looked = 0
+
+    def get_lamp(self) -> str:
+        """Whether it is on or off."""
+        Remembers.looked += 1
+        return f"{self.now}, looked at {Remembers.looked} times"
+
+
 class Silent(Lamp):
     """One tool takes its time once, and says nothing."""
 
@@ -110,6 +121,7 @@ class Silent(Lamp):
         (Breaks, "stop", "RuntimeError: the lamp fell down"),
         (Changes, "mend", "opens differently each time"),
         (Refuses, "stop", "cannot begin: KeyError"),
+        (Remembers, "mend", "played twice in the same way, went differently"),
         (Silent, "know", "tool `switch` took 1."),
         (Silent, "know", "tool `switch` returns nothing"),
         (Lamp, "mend", "nobody can tell whether an episode was safe"),

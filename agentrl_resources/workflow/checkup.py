@@ -16,6 +16,8 @@ PLAYED = 40
 """Tasks that each scripted agent plays."""
 ENOUGH = {"train": 50, "holdout": 30, "capability": 100, "adversarial": 100}
 """Tasks of a split below which something that follows says nothing: gates give no verdict below a hundred."""
+AGAIN = 10
+"""Tasks that are played a second time, to see whether that is the same."""
 SLOW_SECONDS = 1.0
 """A tool that takes longer makes rollouts wait."""
 CHARACTERS_A_TOKEN = 3
@@ -85,6 +87,9 @@ def check_up(workflow: Workflow, seed: int, progress: Callable[[str], None] = la
     for name in [*agents, "random"]:
         progress(f"episodes of {name}")
         found.played.append(_play(factory, tasks["train"][:PLAYED], name, seed, found))
+    if not any(finding.severity == "stop" for finding in found.findings):
+        progress("episodes once more")
+        _again(factory, tasks["train"][:AGAIN], seed, found)
     _judge(workflow, found)
     return found
 
@@ -169,6 +174,21 @@ def _play(factory: EpisodeFactory, tasks: Sequence[Task], name: str, seed: int, 
                     found.findings.append(nothing)
         played.example = played.example or episode
     return played
+
+
+def _again(factory: EpisodeFactory, tasks: Sequence[Task], seed: int, found: Checkup) -> None:
+    """Whether an episode is the same whatever was played before it."""
+
+    def played() -> list[tuple[list[Message], Mapping[str, float], bool]]:
+        episodes = [factory.play(task, anything(factory.tools, task, seed + at)) for at, task in enumerate(tasks)]
+        return [(one.transcript.messages, one.outcome.scores, one.outcome.success) for one in episodes]
+
+    for task, first, second in zip(tasks, played(), played(), strict=True):
+        if first != second:
+            what = f"task {task.task_id}, played twice in the same way, went differently"
+            do = "The environment keeps something between episodes, or draws at random: begin anew in `reset`."
+            found.findings.append(Finding("mend", what, do))
+            return
 
 
 def _judge(workflow: Workflow, found: Checkup) -> None:
