@@ -5,7 +5,8 @@
 class ParcelDesk:
     """You work at the desk of a parcel service. Redirect a parcel only before it is out for delivery."""
 
-    simulated = True  # its customers are made up; say nothing, or False, of a world that is real
+    simulated = True  # its customers are made up; leave this out of a world that is real
+    judges_traffic = True  # each request brings its row along; leave this out where get_reward cannot know
 
     def reset(self, prompt: str, parcel: str, stage: str, wanted: str | None = None) -> None:
         self.parcel, self.stage, self.wanted = parcel, stage, wanted
