@@ -138,7 +138,7 @@ def _places(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]
 def _next(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]:
     """What to open next."""
     yield "OPEN NEXT"
-    yield "  the graph, its checks and pictures   make ui, then http://127.0.0.1:3000"
+    yield "  the graph, its checks and pictures   agentrl ui, then http://127.0.0.1:3000"
     if brief := workspace.find(instance, "reliability_brief"):
         yield f"  the brief, one page                  {brief.path / 'brief.en-US.pdf'}"
     if workspace.registry.pointers().champion:

@@ -197,7 +197,7 @@ class Workspace(dg.ConfigurableResource):
         if tasks is None:
             return digest or ""
         around = self.code.digest("agentrl_resources.workflow.own:OwnWorkflow")
-        return digest_json([digest, around, digest_file(Path(tasks)) if Path(tasks).is_file() else None])
+        return digest_json([digest, around, _digest_of(Path(tasks))])
 
     def _rubric_digest(self) -> str:
         return self.workflow.rubric.digest
@@ -208,8 +208,7 @@ class Workspace(dg.ConfigurableResource):
             made_from = [settings.preferences.pairs, settings.seed, self.workflow_code, self.workflow.rubric.digest]
             return digest_json(made_from)
         read_pairs(settings.preferences.source)  # says what is wrong with a path
-        source = Path(settings.preferences.source)
-        return digest_tree(source) if source.is_dir() else digest_file(source)
+        return _digest_of(Path(settings.preferences.source)) or ""
 
     def runs_digest(self, runs: str, unread: Mapping[str, int]) -> str:
         """The source of `agent_runs`: the digest of the runs that are stored, and the sizes of segments with more."""
@@ -289,6 +288,11 @@ class Training(dg.ConfigurableResource):
             process.end()
             if errors.exists():
                 sys.stderr.write(errors.read_text(errors="replace"))
+
+
+def _digest_of(source: Path) -> str | None:
+    """Of a file or a folder; None where there is none."""
+    return digest_tree(source) if source.is_dir() else digest_file(source) if source.is_file() else None
 
 
 @functools.cache

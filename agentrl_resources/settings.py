@@ -74,7 +74,8 @@ class WorkflowSettings(StrictModel):
     """The workflow: a built-in name, or `package.module:Class`, a workflow or an environment. Modules beside this file
     are found."""
     tasks: str | None = None
-    """Of an environment: a file with its tasks, a JSON object a line (from this file's own folder)."""
+    """Of an environment: a file with its tasks (from this file's own folder), a JSON object a line, Parquet, or a
+    folder of the `datasets` library."""
     baseline: Name = "sft"
     """The name that the SFT checkpoint carries as `model_version` in run records."""
     reward_model: Name = "rm"

@@ -31,7 +31,7 @@ def test_the_first_run_ends_with_the_result_on_one_screen(built_once):
     assert re.search(r"RELIABILITY SCORE 2026-W47: 1.000 \(.*\), traffic, simulated", out)
     assert "success 1.000 * (1 - human override 0.000) * (1 - tool error 0.000), n = 2" in out
     last = out[out.index("OPEN NEXT") :]
-    assert all(thing in last for thing in ("make ui", "brief.en-US.pdf", "agentrl gateway"))
+    assert all(thing in last for thing in ("agentrl ui", "brief.en-US.pdf", "agentrl gateway"))
     assert len(out.splitlines()) < 32
 
 

@@ -260,6 +260,35 @@ def test_a_line_that_is_no_task_is_named(tmp_path: Path, line: Any, said: str) -
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "dataset", "splits"])
+def test_tasks_are_the_same_out_of_parquet_and_datasets(tmp_path: Path, lamps: OwnWorkflow, kind: str) -> None:
+    from datasets import Dataset, DatasetDict
+
+    calls = [{"name": "switch", "arguments": {"to": "on"}}, {"name": "get_lamp", "arguments": {}}]
+    rows = [row(number, reference=calls[number % 2 :]) for number in range(60)]
+    written_out = OwnWorkflow(Lamp, written(tmp_path, rows))
+    place = tmp_path / f"tasks.{kind}"
+    if kind == "parquet":
+        Dataset.from_list(rows).to_parquet(place)
+    elif kind == "dataset":
+        Dataset.from_list(rows).save_to_disk(place)
+    else:
+        halves = {"train": rows[:20], "validation": rows[20:40], "test": rows[40:]}
+        DatasetDict({name: Dataset.from_list(some) for name, some in halves.items()}).save_to_disk(place)
+    workflow = OwnWorkflow(Lamp, place)
+    if kind == "splits":
+        assert [len(workflow.tasks(split, 20, 1)) for split in ("train", "holdout", "capability")] == [20, 20, 20]
+    else:
+        assert workflow._rows == written_out._rows
+
+
+def test_what_is_no_parquet_file_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.parquet"
+    file.write_text("{}")
+    with pytest.raises(AgentRLError, match=r"tasks\.parquet cannot be read"):
+        OwnWorkflow(Lamp, file)
+
+
 def test_a_file_that_is_missing_or_empty_is_said(tmp_path: Path) -> None:
     with pytest.raises(AgentRLError, match="there is no file"):
         OwnWorkflow(Lamp, tmp_path / "none.jsonl")

@@ -1,4 +1,6 @@
-"""A workflow made of an environment class and a file of tasks: the rest is derived, and each part can be given instead.
+"""A workflow made of an environment class and its tasks: the rest is derived, and each part can be given instead.
+
+The tasks are a file of JSON lines, Parquet, or a folder of the `datasets` library.
 
 The environment follows TRL's convention (see `Workflow`). `get_reward()` says how well an episode went: a number, of
 which 1 or more is success, or parts by name, `{"outcome": 1.0, "polite": 0.5}`, of which `outcome` (else the least of
@@ -307,23 +309,15 @@ def read_rows(file: Path, environment: type) -> list[Row]:
     Raises:
         AgentRLError: it is missing, empty, or lines of it are no tasks: each with its number.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")  # other ends of lines may stand in a JSON text
-    except FileNotFoundError:
-        raise AgentRLError(f"workflow.tasks: there is no file {file}. Write one, a JSON object a line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise AgentRLError(f"workflow.tasks: {file} cannot be read: {error}") from error
     takes = inspect.signature(environment.reset).parameters  # type: ignore[attr-defined]
     tools = set(tool_names(environment))
     rows: list[Row] = []
     wrong: list[str] = []
     named: dict[str, int] = {}
     sides: dict[str, set[bool]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, found in _numbered(file):
         try:
-            row = _row(json.loads(line), takes, tools)
+            row = _row(json.loads(found) if isinstance(found, str) else found, takes, tools)
             if (first := named.setdefault(row.task.task_id, number)) != number:
                 raise ValueError(f"it is the task of line {first} once more (task_id {row.task.task_id})")
             sides.setdefault(row.key, set()).update({row.task.split in ("train", "holdout")} if row.task.split else ())
@@ -338,6 +332,45 @@ def read_rows(file: Path, environment: type) -> list[Row]:
     if not rows:
         raise AgentRLError(f"workflow.tasks: {file} is empty. Write a JSON object a line")
     return _placed(rows)
+
+
+def _numbered(file: Path) -> Iterator[tuple[int, Any]]:
+    """The rows of a file with their numbers, from 1: texts of JSON, or objects. AgentRLError when it cannot be read."""
+    try:
+        if file.is_dir():
+            yield from enumerate(map(_without_gaps, _of_datasets(file)), start=1)
+        elif file.suffix == ".parquet":
+            from pyarrow.parquet import read_table
+
+            yield from enumerate(map(_without_gaps, read_table(file).to_pylist()), start=1)
+        else:
+            # other ends of lines may stand in a JSON text
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
+            yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    except FileNotFoundError:
+        raise AgentRLError(f"workflow.tasks: there is no file {file}. Write one, a JSON object a line") from None
+    except (OSError, ValueError) as error:  # what is no Parquet file is a ValueError
+        raise AgentRLError(f"workflow.tasks: {file} cannot be read: {error}") from error
+
+
+def _without_gaps(row: dict[str, Any]) -> dict[str, Any]:
+    """Arrow gives each call of a column the arguments of all of them, with nulls: these were never given."""
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: filled(one) for name, one in value.items() if one is not None}
+        return [filled(one) for one in value] if isinstance(value, list) else value
+
+    return {**row, "reference": filled(row.get("reference"))}
+
+
+def _of_datasets(folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a folder that `save_to_disk` of the `datasets` library wrote; those of its splits are in them."""
+    from datasets import DatasetDict, load_from_disk
+
+    found = load_from_disk(str(folder))
+    for split, rows in found.items() if isinstance(found, DatasetDict) else [(None, found)]:
+        yield from ({"split": split, **row} if split else dict(row) for row in rows)
 
 
 def _placed(rows: Sequence[Row]) -> list[Row]:
