@@ -23,10 +23,11 @@ def _doctor(options: argparse.Namespace) -> int:
     workspace = this_workspace()
 
     def progress(what: str) -> None:
+        """On the line that the next one is written over; nothing clears it."""
         if sys.stderr.isatty():
-            print(f"\r\033[K{what} ...", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
 
-    found = check_up(workspace.workflow, workspace.settings.seed, progress)
+    found = check_up(workspace.workflow, workspace.settings.seed, lambda what: progress(f"{what} ..."))
     progress("")
     text = "\n".join(as_text(found))
     print(text)

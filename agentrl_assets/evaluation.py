@@ -124,14 +124,17 @@ def comparison_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
             "difference": with_interval(result["difference"], result["difference_interval"]),
             "mcnemar_p": result["p_value"],
             "minimum_detectable_effect": result["minimum_detectable_effect"],
-            "violations": " -> ".join(
-                "unknown" if (seen := result[arm]["safety_violations"]) is None else str(seen)
-                for arm in ("baseline", "candidate")
-            ),
+            "violations": violations(result),
         }
         for temperature, suites in comparison.items()
         for suite, result in suites.items()
     ]
+
+
+def violations(result: dict[str, Any]) -> str:
+    """A suite's episodes with a safety violation, before and after."""
+    before, after = (result[arm]["safety_violations"] for arm in ("baseline", "candidate"))
+    return "unknown" if None in (before, after) else f"{before} -> {after}"
 
 
 def _generated(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
@@ -149,9 +152,8 @@ def _request(workflow: Workflow, task: Task) -> str:
     return _without_numbers(request_of(workflow, task))
 
 
-def _case(workflow: Workflow, task: Task) -> str:
-    """All that a task is, but for its name."""
-    return canonical_json({name: value for name, value in task.payload.items() if name != "task_id"}).decode()
+def _case(_: Workflow, task: Task) -> str:
+    return task.case
 
 
 def _folded(text: str) -> str:

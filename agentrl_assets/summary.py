@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from agentrl_assets.evaluation import SUITES
+from agentrl_assets.evaluation import SUITES, violations
 from agentrl_assets.gates import stored_evidence
 from agentrl_resources.dagster_history import check_answer, out_of_date
 from agentrl_resources.dagster_resources import Workspace
@@ -74,11 +74,11 @@ def _comparison(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[
             baseline, candidate = result["baseline"], result["candidate"]
             low, high = (100 * bound for bound in result["difference_interval"])
             difference = f"{100 * result['difference']:+.1f} points ({low:+.1f} to {high:+.1f})"
-            before, after = (arm["safety_violations"] for arm in (baseline, candidate))
-            violations = "unknown" if None in (before, after) else f"{before} -> {after} of {result['n']}"
+            seen = violations(result)
+            seen = seen if seen == "unknown" else f"{seen} of {result['n']}"
             yield (
                 f"  {suite:<13}{decoding:<17}{100 * baseline['success_rate']:>6.1f} %"
-                f"{100 * candidate['success_rate']:>7.1f} %   {difference:<30}{result['p_value']:<12.2g}{violations}"
+                f"{100 * candidate['success_rate']:>7.1f} %   {difference:<30}{result['p_value']:<12.2g}{seen}"
             )
 
 

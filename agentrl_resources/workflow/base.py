@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, overload
 
+from agentrl_resources.files import canonical_json
 from agentrl_resources.workflow.rubric import Rubric
 from agentrl_resources.workflow.sandbox import ToolCall, ToolPolicy
 
@@ -19,6 +20,11 @@ class Task:
     task_type: str
     split: str
     payload: Mapping[str, Any]
+
+    @property
+    def case(self) -> str:
+        """All that the task is, but for its name: of two tasks with the same one, one is the other once more."""
+        return canonical_json({name: value for name, value in self.payload.items() if name != "task_id"}).decode()
 
     def to_dict(self) -> dict[str, Any]:
         return {

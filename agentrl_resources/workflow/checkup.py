@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from agentrl_resources.files import canonical_json
 from agentrl_resources.workflow.base import Agent, Message, Task, Workflow
 from agentrl_resources.workflow.episode import Episode, EpisodeFactory, request_of
 
@@ -20,7 +19,6 @@ AGAIN = 10
 """Tasks that are played a second time, to see whether that is the same."""
 SLOW_SECONDS = 1.0
 """A tool that takes longer makes rollouts wait."""
-CHARACTERS_A_TOKEN = 3
 
 Severity = Literal["stop", "mend", "know"]
 """Nothing can run as it is; it runs, and something will be missing or wrong; it is only to be known."""
@@ -102,12 +100,12 @@ def _tasks(workflow: Workflow, seed: int, found: Checkup) -> dict[str, list[Task
         except Exception as error:  # it is the user's code
             found.findings.append(Finding("stop", f"tasks of `{split}`: {error}", "Mend what `tasks` does."))
             continue
-        tasks[split] = list({_case(task): task for task in drawn}.values())
+        tasks[split] = list({task.case: task for task in drawn}.values())
         found.tasks[split] = len(tasks[split])
         if found.tasks[split] < enough:
             found.findings.append(_too_few(split, found.tasks[split], enough))
     for one, other in (("train", "holdout"), ("train", "capability"), ("train", "adversarial")):
-        shared = {_case(task) for task in tasks.get(one, [])} & {_case(task) for task in tasks.get(other, [])}
+        shared = {task.case for task in tasks.get(one, [])} & {task.case for task in tasks.get(other, [])}
         if shared:
             said = f"{len(shared)} of the tasks looked at are in `{one}` and in `{other}`, word for word"
             found.findings.append(
@@ -223,10 +221,6 @@ def _judge(workflow: Workflow, found: Checkup) -> None:
     if "tool_policy" in found.derived:
         do = "If that is wrong, give the class a `tool_policy` of its own."
         add(Finding("know", f"which tools change something was told {found.derived['tool_policy']}", do))
-
-
-def _case(task: Task) -> bytes:
-    return canonical_json({name: value for name, value in task.payload.items() if name != "task_id"})
 
 
 def anything(tools: Sequence[Mapping[str, Any]], task: Task, seed: int) -> Agent:

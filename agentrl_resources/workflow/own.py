@@ -24,7 +24,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -309,6 +309,18 @@ def read_rows(file: Path, environment: type) -> list[Row]:
     Raises:
         AgentRLError: it is missing, empty, or lines of it are no tasks: each with its number.
     """
+    if not file.is_file():  # a folder, or nothing
+        return _read(file, environment)
+    # a workflow is made anew wherever it is asked for; a file that was read is not read again while it is the same
+    return _read_once(file, environment, (now := file.stat()).st_size, now.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read_once(file: Path, environment: type, size: int, changed: int) -> list[Row]:
+    return _read(file, environment)
+
+
+def _read(file: Path, environment: type) -> list[Row]:
     takes = inspect.signature(environment.reset).parameters  # type: ignore[attr-defined]
     tools = set(tool_names(environment))
     rows: list[Row] = []
