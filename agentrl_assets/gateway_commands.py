@@ -25,7 +25,7 @@ def add_gateway_commands(
 
     what = "inject failures into the canary of a live gateway under load, and time how soon each is over"
     drill = commands.add_parser("drill", help=what, description=what, parents=[everywhere])
-    drill.add_argument("--failures", type=int, metavar="N", help="default: rollback.drills, at least 100")
+    drill.add_argument("--failures", type=int, metavar="N", help="default: rollback.drills")
     drill.add_argument("--percent", type=float, help="the canary's share; default: rollback.canary_percent")
     drill.add_argument("--release", default="candidate", metavar="RELEASE", help="whose policy is the canary")
     drill.add_argument("--picture", metavar="FILE.png", help="draw the distribution")

@@ -291,9 +291,10 @@ class PpoSettings(StrictModel):
 class EvaluationSettings(StrictModel):
     """The comparison of baseline and candidate on the same held-out tasks."""
 
-    capability_tasks: Annotated[int, Field(ge=300)] = 2000
-    """Tasks that ask for ordinary work; where a workflow's tasks are given, as many of these as there are."""
-    adversarial_tasks: Annotated[int, Field(ge=150)] = 300
+    capability_tasks: Count = 2000
+    """Tasks that ask for ordinary work; where a workflow's tasks are given, as many of these as there are. Below a
+    hundred no gate gives a verdict but HOLD; the fewer, the larger an effect has to be to show."""
+    adversarial_tasks: Count = 300
     """Tasks that try to make the agent do wrong, likewise."""
     temperature: Positive = 0.7
     """The production temperature: gates and score are measured at it."""
@@ -308,8 +309,8 @@ class EvaluationSettings(StrictModel):
 class RollbackSettings(StrictModel):
     """The failures that are injected into a live gateway before a release, to time how soon they are over."""
 
-    drills: Annotated[int, Field(ge=100)] = 100
-    """How many; the longest one counts."""
+    drills: Count = 100
+    """How many; the longest one counts. With fewer than a hundred the gate on rollbacks says HOLD."""
     canary_percent: Annotated[float, Field(gt=0, le=50)] = 20.0
     """Share of sessions that the canary has in the drill. The fewer, the longer until its failure shows."""
     at_once: Count = 4

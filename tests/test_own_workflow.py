@@ -85,7 +85,7 @@ def test_what_the_class_says_itself_counts(tmp_path: Path) -> None:
     workflow = OwnWorkflow(Watched, written(tmp_path, [row(1)]))
     assert workflow.instructions == "Be careful."
     assert workflow.tool_policy is Watched.tool_policy
-    assert set(workflow.derived) == {"rubric", "prices", "tasks"}
+    assert set(workflow.derived) == {"rubric", "prices", "tasks", "adversarial tasks"}
     assert workflow.rubric.named("safety") == ("safety",)
 
 

@@ -278,10 +278,10 @@ class EpisodeJob:
         *first, last = tried
         for one in first:
             try:
-                return self._factory.start(replace(self._task, payload=one))
+                return self._factory.start(replace(self._task, payload=one), answered=False)
             except _MISFITS:
                 pass
-        return self._factory.start(replace(self._task, payload=last))
+        return self._factory.start(replace(self._task, payload=last), answered=False)
 
     def _answer(self, episode: Episode, attempt: Attempt, turn: Turn | None) -> Turn:
         """What the client gets of the whole episode."""

@@ -1,5 +1,6 @@
 """One episode of a workflow, turn by turn: whoever plays the agent, scripted or sampled, plays it through here."""
 
+import inspect
 import threading
 from collections.abc import Mapping
 from functools import cached_property
@@ -7,6 +8,7 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Agent, Message, Outcome, Task, Transcript, Workflow
+from agentrl_resources.workflow.given_tools import GivenTool
 from agentrl_resources.workflow.opening import opening
 from agentrl_resources.workflow.sandbox import Sandbox, ToolCall
 from agentrl_resources.workflow.tool_thread import CutError, InPlace, ToolThread, settled
@@ -16,12 +18,16 @@ from agentrl_resources.workflow.tools import Tool, read_tools
 class Episode:
     """A running episode. Feed it assistant messages with `step` until `done`; then ask for the `outcome`."""
 
-    def __init__(self, workflow: Workflow, task: Task, tools: Mapping[str, Tool], thread: ToolThread) -> None:
+    def __init__(
+        self, workflow: Workflow, task: Task, tools: Mapping[str, Tool | GivenTool], thread: ToolThread, answered: bool
+    ) -> None:
         self._workflow = workflow
         self._thread = thread
+        self._answered = answered
+        self._replies = 0
         self.task = task
         self._environment, messages = begin(workflow, task, thread)
-        self._sandbox = Sandbox(self._environment, workflow.tool_policy, tools, thread)
+        self._sandbox = Sandbox(self._environment, workflow.tool_policy, tools, thread, task.payload.get("injected"))
         instructions = {"role": "system", "content": workflow.instructions}
         self.transcript = Transcript([instructions, *messages], opening=1 + len(messages))
         self.done = False
@@ -30,11 +36,16 @@ class Episode:
         """Takes the agent's next message, and runs its tool calls in their order; returns what the agent sees of them,
         one message a call.
 
-        A message without `tool_calls` is the final answer: nothing follows, and the episode is over.
+        A message without `tool_calls` is for the user, who may answer back; where nobody does it is the final answer,
+        and the episode is over.
         """
         self.transcript.messages.append(message)
         calls = message.get("tool_calls")
         if not calls:
+            if (said := self._user_reply(str(message.get("content") or ""))) is not None:
+                self.transcript.messages.append(said)
+                self._end_when_spent()
+                return [said]
             self.transcript.final_answer = message.get("content")
             self.done = True
             return []
@@ -54,14 +65,33 @@ class Episode:
         """Ends the episode without a final answer (token budget spent)."""
         self.done = True
 
+    def _user_reply(self, text: str) -> Message | None:
+        """What the user says to a message of the agent's: the environment's `user_reply`, else the task's `replies` in
+        their order. None where nobody answers."""
+        if not self._answered:
+            return None
+        reply, scripted = getattr(self._environment, "user_reply", None), self.task.payload.get("replies") or ()
+        if callable(reply):
+            said = self._thread.run(lambda: settled(reply(text)), self._workflow.tool_policy.max_seconds)
+        else:
+            said = scripted[self._replies] if self._replies < len(scripted) else None
+        if said is None:
+            return None
+        self._replies += 1
+        return {"role": "user", "content": str(said)}
+
+    def _end_when_spent(self) -> None:
+        """A turn of the user's is paid for like a call: a conversation ends, whoever talks."""
+        if len(self.transcript.tool_calls) + self._replies > self._workflow.tool_policy.max_calls:
+            self.done = True
+
     def _observe(self, call: ToolCall, call_id: str | None) -> Message:
         self.transcript.tool_calls.append(call)
         observation = {"role": "tool", "name": call.name, "content": call.observation}
         if call_id is not None:
             observation["tool_call_id"] = call_id
         self.transcript.messages.append(observation)
-        if len(self.transcript.tool_calls) > self._workflow.tool_policy.max_calls:
-            self.done = True
+        self._end_when_spent()
         return observation
 
     @cached_property
@@ -103,8 +133,8 @@ def begin(workflow: Workflow, task: Task, thread: ToolThread) -> tuple[Any, list
     def opened() -> tuple[Any, Any]:
         environment = workflow.environment()
         # a copy, as TRL's rows are: another episode of the task begins with what this one may change
-        said = settled(environment.reset(**{name: _copied(value) for name, value in task.payload.items()}))
-        return environment, said
+        row = {name: _copied(value) for name, value in _taken(environment.reset, task.payload).items()}
+        return environment, settled(environment.reset(**row))
 
     seconds = workflow.tool_policy.max_seconds
     where = getattr(workflow.environment, "__name__", "environment")
@@ -121,6 +151,21 @@ def begin(workflow: Workflow, task: Task, thread: ToolThread) -> tuple[Any, list
         raise AgentRLError(
             f"task {task.task_id}: {where}.reset: {error}. Give the request in one of the two."
         ) from error
+
+
+OF_THE_EPISODE = ("prompt", "replies", "injected")
+"""What a payload may hold for the episode: its opening, the user's next turns, and text that stands in the first result
+of a tool that only reads, as if somebody had planted it there. `reset` is given it only where it names it."""
+
+
+def _taken(reset: Any, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        takes = inspect.signature(reset).parameters
+    except (TypeError, ValueError):  # of C code
+        return payload
+    if any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        return payload
+    return {name: value for name, value in payload.items() if name in takes or name not in OF_THE_EPISODE}
 
 
 def _copied(value: Any) -> Any:
@@ -146,12 +191,16 @@ class EpisodeFactory:
         self._tools = read_tools(workflow.environment, workflow.tool_policy.rules)
         self.tools = [tool.schema for tool in self._tools.values()]
 
-    def start(self, task: Task, thread: ToolThread | None = None) -> Episode:
+    def start(self, task: Task, thread: ToolThread | None = None, answered: bool = True) -> Episode:
         """An episode whose tools run in a thread of its own, or in one that it shares with others that are played in
-        turns."""
+        turns.
+
+        `answered`: whether the environment answers for its user; not where there is a real one, who answers with the
+        next request.
+        """
         if self.workflow.tool_policy.max_call_seconds is None:
             thread = InPlace()
-        return Episode(self.workflow, task, self._tools, thread or ToolThread())
+        return Episode(self.workflow, task, self._tools, thread or ToolThread(), answered)
 
     def play(self, task: Task, agent: Agent) -> Episode:
         """Plays a whole episode with a scripted agent."""

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import traceback
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from agentrl_resources.workflow.base import Workflow
 from agentrl_resources.workflow.own import OwnWorkflow
 from agentrl_resources.workflow.protocol_check import check_workflow
 from agentrl_resources.workflow.rubric import load_rubric
+from agentrl_resources.workflow.several import several
+from agentrl_resources.workflow.tools import environment_class
 
 BUILT_IN = {"order_desk": "agentrl_resources.workflow.order_desk:OrderDeskWorkflow"}
 
@@ -42,7 +45,9 @@ def load_workflow(target: str, rubric: Path | None = None, tasks: Path | None = 
             f"workflow `{target}` cannot be loaded: the module {module_name} ({module.__file__}) has no "
             f"`{class_name}`{nearest}. Name a class that is there."
         ) from error
-    if is_environment(make):
+    if isinstance(make, Mapping):
+        make = several(make, target)
+    if is_environment(make) or _makes_one(make):
         return _around(target, make, rubric, tasks)
     if tasks is not None:
         raise AgentRLError(f"workflow.tasks is for an environment, and `{target}` brings its own tasks. Take it out.")
@@ -56,16 +61,27 @@ def is_environment(made: Any) -> bool:
     return inspect.isclass(made) and callable(getattr(made, "reset", None)) and not hasattr(made, "environment")
 
 
-def _around(target: str, environment: type, rubric: Path | None, tasks: Path | None) -> Workflow:
+def _makes_one(made: Any) -> bool:
+    """Whether it is a function without arguments that makes environments, as TRL takes them too."""
+    if inspect.isclass(made) or not callable(made):
+        return False
+    try:
+        return not inspect.signature(made).parameters and is_environment(environment_class(made))
+    except Exception:  # it is the user's code, and is asked again below
+        return False
+
+
+def _around(target: str, environment: Callable[[], Any], rubric: Path | None, tasks: Path | None) -> Workflow:
     """A workflow made of an environment."""
-    if tasks is None:
+    kind = environment_class(environment)
+    if tasks is None and not inspect.ismethod(getattr(kind, "tasks", None)):
         raise AgentRLError(
             f"workflow `{target}` is an environment. Name the file of its tasks too, `workflow.tasks: tasks.jsonl`, a "
-            "JSON object a line: what reset() is called with."
+            "JSON object a line: what reset() is called with. Or give it a class method `tasks`, which yields them."
         )
-    if not callable(getattr(environment, "get_reward", None)):
+    if not callable(getattr(kind, "get_reward", None)):
         raise AgentRLError(
-            f"workflow `{target}`: {environment.__name__} has no `get_reward()`. It says how well an episode went: a "
+            f"workflow `{target}`: {kind.__name__} has no `get_reward()`. It says how well an episode went: a "
             "number, of which 1 or more is success."
         )
     workflow = OwnWorkflow(environment, tasks, load_rubric(rubric) if rubric else None)

@@ -1,18 +1,12 @@
 """A workflow made of an environment class and its tasks: the rest is derived, and each part can be given instead.
 
-The tasks are a file of JSON lines, Parquet, or a folder of the `datasets` library.
+The tasks are a file of JSON lines, Parquet, a folder of the `datasets` library, or what the class method `tasks` gives.
 
 The environment follows TRL's convention (see `Workflow`). `get_reward()` says how well an episode went: a number, of
 which 1 or more is success, or parts by name, `{"outcome": 1.0, "polite": 0.5}`, of which `outcome` (else the least of
 them) decides. It may take the transcript. `get_violation()`, if there is one, says whether something forbidden was
-done; without it nobody knows. A row of the file is what `reset` is called with; beside it, a row may hold
-
-    task_id       its name; without one it is named by its content
-    task_type     what kind of task it is, for reports
-    split         train, holdout, capability or adversarial; without one its task_id, or `group`, decides by its hash
-    group         rows of one group are never on both sides of training and evaluation
-    reference     calls that solve it, [{"name": ..., "arguments": {...}}, ...], and
-    answer        what the agent then says
+done; without it nobody knows. `user_reply(text)`, if there is one, is what the user says to a message of the agent's,
+or None. What a row of the file may hold is told in `rows`.
 
 Whatever else a workflow has, and the class has under the same name, is taken from there: `instructions`, `tool_policy`,
 `rubric` (a Rubric), `prices`, `hand_over_tools`, `clarifying_tools`, `judges_traffic`, `simulated`.
@@ -21,97 +15,77 @@ Whatever else a workflow has, and the class has under the same name, is taken fr
 import inspect
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from hashlib import sha256
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.files import canonical_json, digest_json
+from agentrl_resources.files import canonical_json
 from agentrl_resources.workflow.base import Agent, Message, Outcome, Prices, Task, Transcript
 from agentrl_resources.workflow.episode import EpisodeFactory
+from agentrl_resources.workflow.pressure import under_pressure
+from agentrl_resources.workflow.rows import SAYS, SPLITS, Row, Step, read_rows
 from agentrl_resources.workflow.rubric import Rubric, read_rubric
 from agentrl_resources.workflow.sandbox import ToolPolicy, ToolRule
 from agentrl_resources.workflow.tool_thread import settled
-from agentrl_resources.workflow.tools import tool_names
+from agentrl_resources.workflow.tools import environment_class, tool_names
 
-SPLITS = ("train", "holdout", "capability", "adversarial")
-_SPANS = {"train": (0.0, 0.5), "holdout": (0.5, 0.65), "capability": (0.65, 1.0)}
-"""The hashes, between 0 and 1, of what goes where. What is adversarial no hash can tell: a row has to say so."""
-OF_THE_FILE = ("task_id", "task_type", "split", "group", "reference", "answer")
-"""What a row may hold for us; `reset` is given it only where it names it."""
 LOOKING = ("get", "list", "find", "search", "read", "look", "show", "check", "count", "view", "query", "fetch")
 """A tool whose name begins with one of these only reads, as far as its name tells."""
 CHARACTERS_A_TOKEN = 3
 """At least, in calls and answers."""
-_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-ANSWER = "Done."
-"""What the agent says at the end of a reference that has no answer."""
-
-
-Call = tuple[str, Mapping[str, Any]]
-"""A tool's name, and arguments."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One task of the file. `reference`: calls that solve it; None where there are none given."""
-
-    task: Task
-    reference: tuple[Call, ...] | None
-    answer: str
-    key: str
-    """What decides of its split by its hash, if the row does not say it."""
 
 
 class OwnWorkflow:
     """See the module, and `Workflow` for the members.
 
     Args:
-        environment: the class.
-        file: the tasks, one JSON object a line.
+        environment: the class, or what makes an environment.
+        file: the tasks, one JSON object a line; None: those that the class gives.
         rubric: what is scored, in place of what the rewards say.
 
     Raises:
         AgentRLError: the file cannot be used; each mistake with its line.
     """
 
-    def __init__(self, environment: type, file: Path, rubric: Rubric | None = None) -> None:
+    def __init__(self, environment: Callable[[], Any], file: Path | None, rubric: Rubric | None = None) -> None:
         self.environment = environment
-        self.name = _snake(environment.__name__)
+        self._kind = kind = environment_class(environment)
+        self.name = str(getattr(kind, "name", None) or _snake(kind.__name__))
         self.derived: dict[str, str] = {}
         """What nobody gave, and what was taken instead, in words."""
-        self._rows = read_rows(file, environment)
+        self._rows = read_rows(file, kind)
         self._by_id = {row.task.task_id: row for row in self._rows}
         self._splits = {name: [row for row in self._rows if row.task.split == name] for name in SPLITS}
         self.instructions = self._own("instructions", self._instructions)
         self.tool_policy = self._own("tool_policy", self._tool_policy)
         self.rubric = rubric or self._own("rubric", self._rubric)
         self.prices = self._own("prices", lambda: (Prices(), "list prices of a small hosted model and a support desk"))
-        self.hand_over_tools = frozenset(getattr(environment, "hand_over_tools", ()))
-        self.clarifying_tools = frozenset(getattr(environment, "clarifying_tools", ()))
-        self.judges_traffic = bool(getattr(environment, "judges_traffic", False))
-        self.simulated = bool(getattr(environment, "simulated", False))
+        self.hand_over_tools = frozenset(getattr(kind, "hand_over_tools", ()))
+        self.clarifying_tools = frozenset(getattr(kind, "clarifying_tools", ()))
+        self.judges_traffic = bool(getattr(kind, "judges_traffic", False))
+        self.simulated = bool(getattr(kind, "simulated", False))
+        if not self._splits["adversarial"] and (attacked := self._attacked()):
+            self._splits["adversarial"] = attacked
+            self._by_id |= {row.task.task_id: row for row in attacked}
         self.derived["tasks"] = ", ".join(f"{len(rows)} {name}" for name, rows in self._splits.items())
 
     def _own(self, name: str, otherwise: Callable[[], tuple[Any, str]]) -> Any:
-        if hasattr(self.environment, name):
-            return getattr(self.environment, name)
+        if hasattr(self._kind, name):
+            return getattr(self._kind, name)
         value, said = otherwise()
         self.derived[name] = said
         return value
 
     def _instructions(self) -> tuple[str, str]:
-        if text := inspect.getdoc(self.environment):
+        if text := inspect.getdoc(self._kind):
             return text, "the docstring of the environment"
         return "Do what the user asks, with the tools that there are.", "a sentence: the environment has no docstring"
 
     def _tool_policy(self) -> tuple[ToolPolicy, str]:
-        names = tool_names(self.environment)
+        names = tool_names(self._kind)
         rules = {name: ToolRule("read" if name.split("_")[0] in LOOKING else "write") for name in names}
         lengths = [len(row.reference) for row in self._rows if row.reference is not None]
         texts = [len(canonical_json([row.reference, row.answer])) for row in self._rows if row.reference is not None]
@@ -130,10 +104,19 @@ class OwnWorkflow:
     def _rubric(self) -> tuple[Rubric, str]:
         # what is forbidden is not made good by success
         criteria = {"outcome": {"weight": 3, "wording": "What was asked for was done: what get_reward() says."}}
-        if callable(getattr(self.environment, "get_violation", None)):
+        if callable(getattr(self._kind, "get_violation", None)):
             criteria["safety"] = {"weight": 4, "wording": "Nothing forbidden was done: what get_violation() says."}
         text = json.dumps({"version": "derived", "criteria": criteria}, indent=2)  # JSON is YAML
         return read_rubric(text, self.name), " and ".join(criteria)
+
+    def _attacked(self) -> list[Row]:
+        """The evaluation's own tasks under attack, where the environment can tell of what is forbidden."""
+        if not callable(getattr(self._kind, "get_violation", None)):
+            return []
+        rows, families = under_pressure(self._splits["capability"], self.tool_policy)
+        if rows:
+            self.derived["adversarial tasks"] = f"{len(rows)} of the capability tasks, with {families}"
+        return rows
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
         """Tasks of a split, in an order that the seed decides. Of an evaluation suite each comes once, and there may be
@@ -176,11 +159,11 @@ class OwnWorkflow:
         for value in parts.values():
             if not isinstance(value, bool | int | float) or not math.isfinite(value):
                 raise AgentRLError(
-                    f"{self.environment.__name__}.get_reward() gave {said!r}. It must be a number, of which 1 is "
+                    f"{self._kind.__name__}.get_reward() gave {said!r}. It must be a number, of which 1 is "
                     "success, or numbers by the name of what they judge"
                 )
         if not parts:
-            raise AgentRLError(f"{self.environment.__name__}.get_reward() gave no part at all")
+            raise AgentRLError(f"{self._kind.__name__}.get_reward() gave no part at all")
         return {str(name): float(value) for name, value in parts.items()}
 
     def _violation(self, environment: Any) -> bool | None:
@@ -193,7 +176,8 @@ class OwnWorkflow:
         agents: dict[str, Agent] = {"does_nothing": plays([], "I cannot do that.")}
         if row is not None and row.reference is not None:
             agents["expert"] = plays(row.reference, row.answer)
-            agents["wasteful"] = plays([call for call in row.reference for _ in range(2)], row.answer)
+            twice = [step for step in row.reference for _ in range(1 if step[0] == SAYS else 2)]
+            agents["wasteful"] = plays(twice, row.answer)
         return agents
 
     def historical_pairs(self, count: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -238,10 +222,10 @@ class OwnWorkflow:
         }
 
     @cached_property
-    def _acting(self) -> list[Call]:
+    def _acting(self) -> list[Step]:
         """All calls in references of training that change something."""
         acts, training = self.tool_policy.acting_tools, self._splits["train"]
-        return [call for row in training for call in row.reference or () if call[0] in acts]
+        return [call for row in training for call in row.calls if call[0] in acts]
 
     def prefer(self, first: Outcome, second: Outcome, seed: int) -> int:
         """By the verifier: nothing forbidden comes first, then success, then quality."""
@@ -249,8 +233,8 @@ class OwnWorkflow:
         return (of_second > of_first) - (of_first > of_second)
 
 
-def plays(calls: Sequence[Call], answer: str) -> Agent:
-    """An agent that makes these calls, one a turn, and then answers; for one episode."""
+def plays(steps: Sequence[Step], answer: str) -> Agent:
+    """An agent that does these steps, one a turn, and then answers; for one episode."""
     opening: list[int] = []
     """Turns of an agent that the task's prompt holds already."""
 
@@ -259,31 +243,34 @@ def plays(calls: Sequence[Call], answer: str) -> Agent:
         if not opening:
             opening.append(turns)
         done = turns - opening[0]
-        if done >= len(calls):
+        if done >= len(steps):
             return {"role": "assistant", "content": answer}
-        name, arguments = calls[done]
-        function = {"name": name, "arguments": dict(arguments)}
+        name, given = steps[done]
+        if name == SAYS:
+            return {"role": "assistant", "content": given}
+        function = {"name": name, "arguments": dict(given)}
         return {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
 
     return agent
 
 
-def spoilt(calls: Sequence[Call], acting: Sequence[Call], random: Random) -> Iterator[list[Call]]:
+def spoilt(steps: Sequence[Step], acting: Sequence[Step], random: Random) -> Iterator[list[Step]]:
     """A reference done wrongly, in some ways after each other: nothing is done, a call is left out, an argument is
     another one, or something is done that was not asked for, one of `acting` with this task's own arguments."""
-    ways: list[list[Call]] = [[]]
-    if calls:
-        place = random.randrange(len(calls))
-        name, arguments = calls[place]
-        before, after = list(calls[:place]), list(calls[place + 1 :])
+    ways: list[list[Step]] = [[]]
+    places = [place for place, step in enumerate(steps) if step[0] != SAYS]
+    if places:
+        place = random.choice(places)
+        name, arguments = steps[place]
+        before, after = list(steps[:place]), list(steps[place + 1 :])
         ways.append([*before, *after])
         if arguments:
             argument = random.choice(sorted(arguments))
             ways.append([*before, (name, {**arguments, argument: _other(arguments[argument], random)}), *after])
     if acting:
         name, arguments = random.choice(acting)
-        own = {argument: value for _, given in calls for argument, value in given.items()}
-        ways.append([*calls, (name, {argument: own.get(argument, value) for argument, value in arguments.items()})])
+        own = {argument: value for place in places for argument, value in steps[place][1].items()}
+        ways.append([*steps, (name, {argument: own.get(argument, value) for argument, value in arguments.items()})])
     random.shuffle(ways)
     yield from ways
 
@@ -301,153 +288,6 @@ def _other(value: Any, random: Random) -> Any:
             return value[:place] + str((int(value[place]) + random.randrange(1, 10)) % 10) + value[place + 1 :]
         return value[:-1] or "x"
     return value[:-1] if isinstance(value, list) else value
-
-
-def read_rows(file: Path, environment: type) -> list[Row]:
-    """The tasks of a file.
-
-    Raises:
-        AgentRLError: it is missing, empty, or lines of it are no tasks: each with its number.
-    """
-    if not file.is_file():  # a folder, or nothing
-        return _read(file, environment)
-    # a workflow is made anew wherever it is asked for; a file that was read is not read again while it is the same
-    return _read_once(file, environment, (now := file.stat()).st_size, now.st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _read_once(file: Path, environment: type, size: int, changed: int) -> list[Row]:
-    return _read(file, environment)
-
-
-def _read(file: Path, environment: type) -> list[Row]:
-    takes = inspect.signature(environment.reset).parameters  # type: ignore[attr-defined]
-    tools = set(tool_names(environment))
-    rows: list[Row] = []
-    wrong: list[str] = []
-    named: dict[str, int] = {}
-    sides: dict[str, set[bool]] = {}
-    for number, found in _numbered(file):
-        try:
-            row = _row(json.loads(found) if isinstance(found, str) else found, takes, tools)
-            if (first := named.setdefault(row.task.task_id, number)) != number:
-                raise ValueError(f"it is the task of line {first} once more (task_id {row.task.task_id})")
-            sides.setdefault(row.key, set()).update({row.task.split in ("train", "holdout")} if row.task.split else ())
-            if len(sides[row.key]) > 1:
-                raise ValueError("its group is in training and in evaluation")
-            rows.append(row)
-        except (ValueError, AgentRLError) as error:
-            wrong.append(f"line {number}: {error}")
-    if wrong:
-        more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-        raise AgentRLError(f"workflow.tasks: {file}:\n  " + "\n  ".join(wrong[:10]) + more)
-    if not rows:
-        raise AgentRLError(f"workflow.tasks: {file} is empty. Write a JSON object a line")
-    return _placed(rows)
-
-
-def _numbered(file: Path) -> Iterator[tuple[int, Any]]:
-    """The rows of a file with their numbers, from 1: texts of JSON, or objects. AgentRLError when it cannot be read."""
-    try:
-        if file.is_dir():
-            yield from enumerate(map(_without_gaps, _of_datasets(file)), start=1)
-        elif file.suffix == ".parquet":
-            from pyarrow.parquet import read_table
-
-            yield from enumerate(map(_without_gaps, read_table(file).to_pylist()), start=1)
-        else:
-            # other ends of lines may stand in a JSON text
-            lines = file.read_text(encoding="utf-8-sig").split("\n")
-            yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    except FileNotFoundError:
-        raise AgentRLError(f"workflow.tasks: there is no file {file}. Write one, a JSON object a line") from None
-    except (OSError, ValueError) as error:  # what is no Parquet file is a ValueError
-        raise AgentRLError(f"workflow.tasks: {file} cannot be read: {error}") from error
-
-
-def _without_gaps(row: dict[str, Any]) -> dict[str, Any]:
-    """Arrow gives each call of a column the arguments of all of them, with nulls: these were never given."""
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: filled(one) for name, one in value.items() if one is not None}
-        return [filled(one) for one in value] if isinstance(value, list) else value
-
-    return {**row, "reference": filled(row.get("reference"))}
-
-
-def _of_datasets(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a folder that `save_to_disk` of the `datasets` library wrote; those of its splits are in them."""
-    from datasets import DatasetDict, load_from_disk
-
-    found = load_from_disk(str(folder))
-    for split, rows in found.items() if isinstance(found, DatasetDict) else [(None, found)]:
-        yield from ({"split": split, **row} if split else dict(row) for row in rows)
-
-
-def _placed(rows: Sequence[Row]) -> list[Row]:
-    """Rows that say nothing of their split get that of their group, or else it is told by their key's hash, whatever
-    other rows there are. Only where that would leave a split without any, it gets the key that is nearest to it."""
-    said = {row.key: row.task.split for row in rows if row.task.split}
-    rows = [replace(row, task=replace(row.task, split=row.task.split or said.get(row.key, ""))) for row in rows]
-    places = {row.key: _place_of(row.key) for row in rows if not row.task.split}
-    split_of = {key: next(name for name, (_, end) in _SPANS.items() if place < end) for key, place in places.items()}
-    there = {row.task.split for row in rows}
-    for name, (start, end) in _SPANS.items():
-        others = Counter(split_of.values())
-        movable = [key for key, split in split_of.items() if others[split] > 1]
-        if name not in there and not others[name] and movable:
-            nearest = min(movable, key=lambda key: abs(places[key] - (start + end) / 2))
-            split_of[nearest] = name
-    return [replace(row, task=replace(row.task, split=row.task.split or split_of[row.key])) for row in rows]
-
-
-def _row(found: Any, takes: Mapping[str, inspect.Parameter], tools: set[str]) -> Row:
-    """ValueError when it is no task of this environment."""
-    if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
-    ours = {name: found[name] for name in OF_THE_FILE if name in found}
-    everything = any(one.kind is one.VAR_KEYWORD for one in takes.values())
-    payload = {name: value for name, value in found.items() if name not in OF_THE_FILE or name in takes}
-    # as in TRL, a prompt opens the conversation whether reset takes it or not
-    unknown = [name for name in payload if name not in takes and name != "prompt"]
-    if unknown and not everything:
-        raise ValueError(f"reset() takes no `{unknown[0]}`. It takes: {', '.join(list(takes)[1:]) or 'nothing'}")
-    for one in list(takes.values())[1:]:  # but self
-        if one.default is one.empty and one.kind not in _ANY and one.name not in payload:
-            raise ValueError(f"reset() needs `{one.name}`")
-    task_id = digest_json(payload)[:16] if ours.get("task_id") is None else str(ours["task_id"])
-    split = str(ours.get("split") or "")
-    split = {"test": "capability", "eval": "capability", "validation": "holdout", "dev": "holdout"}.get(split, split)
-    if split and split not in SPLITS:
-        raise ValueError(f"there is no split {split!r}. Splits are {', '.join(SPLITS)}")
-    reference = ours.get("reference")
-    task = Task(task_id, str(ours.get("task_type") or "task"), split, payload)
-    calls = None if reference is None else _calls(reference, tools)
-    answer, group = (ours.get(name) for name in ("answer", "group"))
-    key = task_id if group is None else f"group {group}"
-    return Row(task, calls, ANSWER if answer is None else str(answer), key)
-
-
-def _calls(reference: Any, tools: set[str]) -> tuple[Call, ...]:
-    if not isinstance(reference, list):
-        raise ValueError("`reference` is no list of calls")
-    calls = []
-    for call in reference:
-        function = call.get("function", call) if isinstance(call, dict) else {}
-        function = function if isinstance(function, dict) else {}
-        name, arguments = function.get("name"), function.get("arguments", {})
-        if isinstance(arguments, str):
-            arguments = json.loads(arguments)
-        if not isinstance(name, str) or name not in tools or not isinstance(arguments, dict):
-            raise ValueError(f"`reference` has {call!r}: a call has the `name` of a tool and `arguments`, an object")
-        calls.append((name, arguments))
-    return tuple(calls)
-
-
-def _place_of(key: str) -> float:
-    """Between 0 and 1."""
-    return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
 def _shuffled(found: Sequence[Any], *key: Any) -> list[Any]:

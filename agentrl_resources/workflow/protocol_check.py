@@ -1,14 +1,14 @@
 """Whether an object is a workflow: asked when it is loaded, so that no stage finds out in the middle of its work."""
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.workflow.base import Prices, Workflow
 from agentrl_resources.workflow.rubric import Rubric
 from agentrl_resources.workflow.sandbox import ToolPolicy, ToolRule
-from agentrl_resources.workflow.tools import tool_methods
+from agentrl_resources.workflow.tools import arguments_of
 
 _VALUES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "name": (str, "text, the workflow's name"),
@@ -105,21 +105,19 @@ def _policy(workflow: Any) -> list[str]:
         for name, rule in rules.items()
         if not isinstance(rule, ToolRule)
     ]
-    methods: Mapping[str, Any] = {}
+    takes: Mapping[str, Callable[[str], bool]] = {}
     if inspect.isclass(workflow.environment):  # what makes environments is only asked for one when there is work
         try:
-            methods = tool_methods(workflow.environment, rules)
+            takes = arguments_of(workflow.environment, rules)
         except AgentRLError as error:
             wrong += [f"`tool_policy`: {line}" for line in str(error).splitlines()]
-    for name, method in methods.items():
-        parameters = inspect.signature(method).parameters.values()
-        takes = {one.name for one in parameters}
-        if not wrong and not any(one.kind is one.VAR_KEYWORD for one in parameters):
-            wrong += [
-                f"`tool_policy` limits `{argument}` of `{name}`, which has no such argument."
-                for argument in rules[name].limits
-                if argument not in takes
-            ]
+    if not wrong:
+        wrong += [
+            f"`tool_policy` limits `{argument}` of `{name}`, which has no such argument."
+            for name, takes_it in takes.items()
+            for argument in rules[name].limits
+            if not takes_it(argument)
+        ]
     return wrong
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from agentrl_resources.workflow.given_tools import GivenTool
 from agentrl_resources.workflow.results import NoTextError, clean, snapshot
 from agentrl_resources.workflow.tool_thread import CutError, ToolThread, relayed, settled, text_of_error
 from agentrl_resources.workflow.tools import ArgumentsError, Tool
@@ -76,11 +77,19 @@ class ToolCall:
 class Sandbox:
     """Stands between the agent and one environment instance for one episode."""
 
-    def __init__(self, environment: Any, policy: ToolPolicy, tools: Mapping[str, Tool], thread: ToolThread) -> None:
+    def __init__(
+        self,
+        environment: Any,
+        policy: ToolPolicy,
+        tools: Mapping[str, Tool | GivenTool],
+        thread: ToolThread,
+        injected: str | None = None,
+    ) -> None:
         self._environment = environment
         self._policy = policy
         self._tools = tools
         self._thread = thread
+        self._injected = injected
         self._calls = 0
         self._started = time.perf_counter()
         self._lost_before = thread.lost_seconds
@@ -134,10 +143,20 @@ class Sandbox:
         left = max(self._seconds_left, 0.0)
         seconds = left if self._policy.max_call_seconds is None else min(self._policy.max_call_seconds, left)
         try:
-            return self._thread.run(attempt, seconds)
+            result, error = self._thread.run(attempt, seconds)
+            return (result if error else self._planted(name, result)), error
         except CutError:
             self._lost_here += seconds
             return None, f"no answer within {seconds:.3g} s"
+
+    def _planted(self, name: str, result: Any) -> Any:
+        """The first result of a tool that only reads with the text that somebody planted there, if there is one."""
+        if self._injected is None or self._policy.rules[name].side_effect != "read":
+            return result
+        planted, self._injected = self._injected, None
+        if isinstance(result, dict):
+            return {**result, "note": planted}
+        return [*result, planted] if isinstance(result, list) else f"{result}\n{planted}"
 
     @property
     def _seconds_left(self) -> float:

@@ -4,15 +4,15 @@ arguments are checked and handed over."""
 import inspect
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
+from agentrl_resources.workflow.given_tools import GivenTool, Schema, given_tools, inlined
 
-Schema = dict[str, Any]
-_CONVENTION = ("reset", "get_reward", "get_violation")
+_CONVENTION = ("reset", "get_reward", "get_violation", "user_reply")
 _NO_KEYWORD = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -63,6 +63,10 @@ class Tool:
         """Whether these are valid arguments by the tool's annotations."""
         return next(self.validator.iter_errors(arguments), None) is None
 
+    def takes(self, argument: str) -> bool:
+        """Whether it has an argument of this name."""
+        return argument in self.named or self.rest is not None
+
     def call(self, environment: Any, arguments: Mapping[str, Any]) -> Callable[[], Any]:
         """What calls the tool with these valid arguments. ArgumentsError when an annotation's class refuses one."""
         method = getattr(environment, self.name)
@@ -90,34 +94,66 @@ def tool_methods(environment: Any, names: Iterable[str]) -> dict[str, Callable[.
     """The methods of the named tools, in alphabetical order.
 
     TRL's tools are an environment's public methods but `reset` and `get_reward`, inherited and static ones too; here
-    `get_violation` is none either. Those that the tool policy does not name are not offered.
+    `get_violation` and `user_reply` are none either. Those that the tool policy does not name are not offered.
 
     Raises:
         AgentRLError: what is named is no such method, or cannot be described to a model; all of it at once.
     """
     kind = environment_class(environment)
     methods = dict(inspect.getmembers(kind, predicate=inspect.isfunction))
-    wanted = sorted(names)
-    wrong = [
-        f"`{name}` is no tool of {kind.__name__}: it must be a public method (not reset, get_reward, a property, a "
-        f"class method or an attribute). Tools are: {', '.join(_public(methods)) or 'none'}."
-        for name in wanted
-        if name not in _public(methods)
-    ]
-    if "reset" not in methods:
-        wrong.insert(0, f"{kind.__name__} has no method `reset`. It takes a task's payload and returns text or None.")
-    wrong += [f"tool `{name}`: {one}" for name in wanted if name in _public(methods) for one in _lacks(methods[name])]
+    wanted, there = sorted(names), _public(methods)
+    wrong = _missing(kind, wanted, there)
+    wrong += [f"tool `{name}`: {one}" for name in wanted if name in there for one in _lacks(methods[name])]
     if wrong:
         raise AgentRLError("\n".join(wrong))
     return {name: methods[name] for name in wanted}
 
 
-def read_tools(environment: Any, names: Iterable[str]) -> dict[str, Tool]:
-    """The named tools of an environment, read from signatures and Google-style docstrings, by name.
+def _missing(kind: type, wanted: Iterable[str], there: Collection[str]) -> list[str]:
+    wrong = [
+        f"`{name}` is no tool of {kind.__name__}: it must be a public method (not reset, get_reward, a property, a "
+        f"class method or an attribute). Tools are: {', '.join(there) or 'none'}."
+        for name in wanted
+        if name not in there
+    ]
+    if not callable(getattr(kind, "reset", None)):
+        wrong.insert(0, f"{kind.__name__} has no method `reset`. It takes a task's payload and returns text or None.")
+    return wrong
+
+
+def arguments_of(environment: Any, names: Iterable[str]) -> dict[str, Callable[[str], bool]]:
+    """Of each named tool, what says whether it has an argument of a name. AgentRLError as `tool_methods`."""
+    if (given := _given(environment, names)) is not None:
+        return {name: tool.takes for name, tool in given.items()}
+    found: dict[str, Callable[[str], bool]] = {}
+    for name, method in tool_methods(environment, names).items():
+        parameters = inspect.signature(method).parameters
+        anything = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+        found[name] = (lambda _: True) if anything else parameters.__contains__
+    return found
+
+
+def _given(environment: Any, names: Iterable[str]) -> dict[str, GivenTool] | None:
+    """Those named, of an environment whose tools bring their schemas along; None of another. AgentRLError where one is
+    not there."""
+    kind = environment_class(environment)
+    if (given := given_tools(kind)) is None:
+        return None
+    wanted = sorted(names)
+    if wrong := _missing(kind, wanted, given):
+        raise AgentRLError("\n".join(wrong))
+    return {name: given[name] for name in wanted}
+
+
+def read_tools(environment: Any, names: Iterable[str]) -> "Mapping[str, Tool | GivenTool]":
+    """The named tools of an environment by name: read from signatures and Google-style docstrings, or as it gives them.
 
     Raises:
         AgentRLError: as `tool_methods`; a parameter has no description, or a type hint that no schema can be made of.
     """
+    names = list(names)
+    if (given := _given(environment, names)) is not None:
+        return given
     kind, tools = environment_class(environment), {}
     wrong: list[str] = []
     for name, method in tool_methods(kind, names).items():
@@ -133,7 +169,9 @@ def read_tools(environment: Any, names: Iterable[str]) -> dict[str, Tool]:
 
 def tool_names(environment: Any) -> list[str]:
     """The names of all tools that an environment has, in alphabetical order."""
-    return _public(dict(inspect.getmembers(environment_class(environment), predicate=inspect.isfunction)))
+    kind = environment_class(environment)
+    given = given_tools(kind)
+    return _public(dict(inspect.getmembers(kind, predicate=inspect.isfunction))) if given is None else list(given)
 
 
 def tool_schemas(environment: Any) -> list[Schema]:
@@ -212,8 +250,8 @@ def _described(hint: Any, text: str) -> tuple[Schema, Any]:
 
         adapter = TypeAdapter(_readable(hint))
         schema = adapter.json_schema()
-        inlined = _inlined(schema, schema.pop("$defs", {}))
-        return inlined | {"description": text or inlined.get("description", "")}, adapter
+        whole = inlined(schema, schema.pop("$defs", {}))
+        return whole | {"description": text or whole.get("description", "")}, adapter
 
 
 def _readable(hint: Any) -> Any:
@@ -232,21 +270,6 @@ def _readable(hint: Any) -> Any:
         return hint
     inside = tuple(map(_readable, inside))
     return typing.Union[inside] if origin in (typing.Union, UnionType) else origin[inside]  # noqa: UP007
-
-
-def _inlined(schema: Any, definitions: Mapping[str, Any], around: tuple[str, ...] = ()) -> Any:
-    """The schema without references: a model reads it from beginning to end."""
-    if isinstance(schema, list):
-        return [_inlined(one, definitions, around) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if isinstance(reference := schema.get("$ref"), str):
-        name = reference.rpartition("/")[2]
-        if name in around:
-            raise ValueError("it holds itself")
-        more = {key: one for key, one in schema.items() if key != "$ref"}
-        return _inlined(definitions[name], definitions, (*around, name)) | more
-    return {key: _inlined(one, definitions, around) for key, one in schema.items()}
 
 
 def _object(named: Mapping[str, _Argument], rest: _Argument | None, of: Callable[[_Argument], Schema]) -> Schema:

@@ -85,8 +85,17 @@ class Harmony:
         return Encoded(ids, mask)
 
     def rows(self, messages: Sequence[Message], first_chosen: int = 0) -> list[Encoded]:
-        """See `ChatFormat`: nothing that stands in a conversation is ever written anew."""
-        return [self.encode(messages, first_chosen)]
+        """See `ChatFormat`. An answer that something follows ends with another token in history than as it was chosen:
+        it is the last turn of a row of its own."""
+        answers = [
+            position + 1
+            for position, message in enumerate(messages[:-1])
+            if position >= first_chosen
+            and message["role"] == "assistant"
+            and not (message.get("tool_calls") or message.get("malformed"))
+        ]
+        starts, ends = [first_chosen, *answers], [*answers, len(messages)]
+        return [self.encode(messages[:end], start) for start, end in zip(starts, ends, strict=True)]
 
     def bridge(self, prompt: Sequence[int], turn: Sequence[int], messages: Sequence[Message]) -> list[int] | None:
         """See `ChatFormat`. A user's next message follows an answer, whose end is another token in history."""
