@@ -11,6 +11,7 @@ from typing import Any
 
 from agentrl_assets.brief_commands import add_brief_commands
 from agentrl_assets.commands import this_workspace
+from agentrl_assets.demonstrate_command import add_demonstrate_command
 from agentrl_assets.doctor_command import add_doctor_command
 from agentrl_assets.export_commands import add_export_command
 from agentrl_assets.gateway_commands import add_gateway_commands
@@ -222,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     add_pairs_command(commands, everywhere)
+    add_demonstrate_command(commands, everywhere)
     score = command("score", _score, "the weekly reliability score with its three factors")
     score.add_argument("--workflow", metavar="NAME", help="default: the one of the workflow file")
     score.add_argument("--week", metavar="YYYY-Www", help="default: the latest that has a score")

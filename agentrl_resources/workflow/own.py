@@ -56,9 +56,9 @@ class OwnWorkflow:
         self.name = str(getattr(kind, "name", None) or _snake(kind.__name__))
         self.derived: dict[str, str] = {}
         """What nobody gave, and what was taken instead, in words."""
-        self._rows = read_rows(file, kind)
-        self._by_id = {row.task.task_id: row for row in self._rows}
-        self._splits = {name: [row for row in self._rows if row.task.split == name] for name in SPLITS}
+        self.rows = read_rows(file, kind)
+        self._by_id = {row.task.task_id: row for row in self.rows}
+        self._splits = {name: [row for row in self.rows if row.task.split == name] for name in SPLITS}
         self.instructions = self._own("instructions", self._instructions)
         self.tool_policy = self._own("tool_policy", self._tool_policy)
         self.rubric = rubric or self._own("rubric", self._rubric)
@@ -87,8 +87,8 @@ class OwnWorkflow:
     def _tool_policy(self) -> tuple[ToolPolicy, str]:
         names = tool_names(self._kind)
         rules = {name: ToolRule("read" if name.split("_")[0] in LOOKING else "write") for name in names}
-        lengths = [len(row.reference) for row in self._rows if row.reference is not None]
-        texts = [len(canonical_json([row.reference, row.answer])) for row in self._rows if row.reference is not None]
+        lengths = [len(row.reference) for row in self.rows if row.reference is not None]
+        texts = [len(canonical_json([row.reference, row.answer])) for row in self.rows if row.reference is not None]
         policy = ToolPolicy(
             rules,
             max_calls=max(8, 2 * max(lengths, default=0)),
@@ -128,7 +128,7 @@ class OwnWorkflow:
             return _shuffled(there, self.name, split, seed, 0)[:count]
         if not there:
             raise AgentRLError(
-                f"{self.name}: of its {len(self._rows)} tasks none is in the split `{split}`. Give more, or say in the "
+                f"{self.name}: of its {len(self.rows)} tasks none is in the split `{split}`. Give more, or say in the "
                 "rows' `split` where each belongs"
             )
         found: list[Task] = []
@@ -182,10 +182,10 @@ class OwnWorkflow:
 
     def historical_pairs(self, count: int, seed: int) -> Iterator[dict[str, Any]]:
         """References against the same with something left out, added or done wrongly, as the verifier judges them."""
-        known = [row for row in self._rows if row.reference is not None and row.task.split in ("train", "holdout")]
+        known = [row for row in self.rows if row.reference is not None and row.task.split in ("train", "holdout")]
         if not known:
             raise AgentRLError(
-                f"{self.name}: none of the {len(self._rows)} tasks has a `reference`, and preferences.source is not "
+                f"{self.name}: none of the {len(self.rows)} tasks has a `reference`, and preferences.source is not "
                 "set: there is nothing yet to learn from. Give references with the tasks, or a file of preference pairs"
             )
         factory, random, made = EpisodeFactory(self), Random(f"{self.name}|history|{seed}"), 0

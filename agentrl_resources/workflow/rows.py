@@ -51,6 +51,17 @@ class Row:
     key: str
     """What decides of its split by its hash, if the row does not say it."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """As a file of tasks has it, its split said."""
+        row = {"task_id": self.task.task_id, "task_type": self.task.task_type, "split": self.task.split}
+        row |= self.task.payload
+        if self.reference is None:
+            return row
+        steps = [
+            {"say": given} if name == SAYS else {"name": name, "arguments": given} for name, given in self.reference
+        ]
+        return {**row, "reference": steps, "answer": self.answer}
+
     @property
     def calls(self) -> list[Step]:
         return [step for step in self.reference or () if step[0] != SAYS]
