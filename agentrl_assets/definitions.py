@@ -3,6 +3,7 @@
 import dagster as dg
 
 from agentrl_assets import (
+    alternatives,
     automation,
     brief,
     canary,
@@ -21,7 +22,7 @@ from agentrl_assets.project import TRAINING, WORKSPACE
 
 _STAGES = [
     *(preference_data, sft, reward, ppo, learned),
-    *(evaluation, gates, release, canary, telemetry, reliability, brief),
+    *(evaluation, alternatives, gates, release, canary, telemetry, reliability, brief),
 ]
 
 defs = dg.Definitions(

@@ -13,6 +13,8 @@ def add_doctor_command(commands: Any, everywhere: argparse.ArgumentParser) -> No
     what = "look at the workflow before anything is trained, and say what to do next"
     doctor = commands.add_parser("doctor", help=what, description=what, parents=[everywhere])
     doctor.add_argument("--html", metavar="FILE", help="write the page with an episode of each agent")
+    what = "also play tasks with the SFT checkpoint, or else the base model: is there anything for RL to win?"
+    doctor.add_argument("--model", action="store_true", help=what)
     doctor.set_defaults(command=_doctor)
 
 
@@ -28,6 +30,9 @@ def _doctor(options: argparse.Namespace) -> int:
             print(f"\r\033[K{what}", end="", file=sys.stderr, flush=True)
 
     found = check_up(workspace.workflow, workspace.settings.seed, lambda what: progress(f"{what} ..."))
+    if options.model:
+        progress("episodes of the model ...")
+        found.findings.append(_of_model(workspace))
     progress("")
     text = "\n".join(as_text(found))
     print(text)
@@ -39,6 +44,28 @@ def _doctor(options: argparse.Namespace) -> int:
         page = _PAGE.format(title=html.escape(found.name), text=html.escape(text), episodes=episodes)
         write_atomic(Path(options.html), page)
     return 1 if any(finding.severity == "stop" for finding in found.findings) else 0
+
+
+def _of_model(workspace: Workspace) -> Finding:
+    """Whether there is anything for RL to win, as a finding."""
+    from agentrl_assets.commands import instance
+    from agentrl_resources.stages.head_room import head_room
+
+    with instance() as history:
+        checkpoint = workspace.find(history, "sft_checkpoint")
+    found = head_room(workspace.settings, workspace.workflow, checkpoint.path if checkpoint else None)
+    if found is None:
+        do = "Name a base, `model: {base: FOLDER}`, or train one first: agentrl run --select sft_checkpoint"
+        return Finding("know", "there is no model yet that could play", do)
+    said = (
+        f"{found.model} solves {100 * found.rate:.0f} % of {found.tasks} hold-out tasks, each played {found.samples} "
+        f"times: {found.always} always, {found.sometimes} now and then, {found.never} never"
+    )
+    if found.solved == 0:
+        return Finding("mend", said, "RL has nothing to begin with: give references, or let a model show some (agentrl demonstrate).")
+    if found.always == found.tasks:
+        return Finding("mend", said, "There is nothing left for RL to win: give harder tasks.")
+    return Finding("know", said, "What is solved now and then is what RL can win first.")
 
 
 _PAGE = """<!doctype html>

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from agentrl_assets.alternatives import row
 from agentrl_assets.evaluation import SUITES, violations
 from agentrl_assets.gates import stored_evidence
 from agentrl_resources.dagster_history import check_answer, out_of_date
@@ -52,6 +53,7 @@ def summary(instance: dg.DagsterInstance, workspace: Workspace) -> str:
     """What there is in the state folder by now; parts that were not built yet are left out."""
     parts = [
         list(_comparison(instance, workspace)),
+        list(_worth(instance, workspace)),
         list(_gates(instance, workspace)),
         list(_canary(instance, workspace)),
         list(_score(workspace)),
@@ -80,6 +82,16 @@ def _comparison(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[
                 f"  {suite:<13}{decoding:<17}{100 * baseline['success_rate']:>6.1f} %"
                 f"{100 * candidate['success_rate']:>7.1f} %   {difference:<30}{result['p_value']:<12.2g}{seen}"
             )
+
+
+def _worth(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]:
+    artifact = workspace.find(instance, "rl_alternatives")
+    if artifact is None:
+        return
+    yield f"IS RL WORTH IT HERE? It is {artifact.report['answer']}. {artifact.report['reason']}"
+    for one in map(row, artifact.report["alternatives"]):
+        against = f"   PPO costs {one['ppo_costs']}" if one["ppo_costs"] else ""
+        yield f"  {one['way']:<30}{one['success']:<26}{one['cost_per_success']:>14} a success{against}"
 
 
 def _gates(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]:

@@ -306,6 +306,17 @@ class EvaluationSettings(StrictModel):
     """Episodes that run side by side in one batch."""
 
 
+class AlternativesSettings(StrictModel):
+    """What PPO is compared with, to see whether RL is worth it here."""
+
+    tasks: Count = 200
+    """First capability tasks that are played."""
+    best_of: Annotated[int, Field(ge=2)] = 4
+    """Samples of the SFT policy, of which the one counts that the reward model likes best; all are paid for."""
+    instructions: str | None = None
+    """Other instructions, with which the SFT policy plays the same tasks; nothing: they are not tried."""
+
+
 class RollbackSettings(StrictModel):
     """The failures that are injected into a live gateway before a release, to time how soon they are over."""
 
@@ -453,6 +464,7 @@ class Settings(StrictModel):
     reward: RewardSettings = RewardSettings()
     ppo: PpoSettings = PpoSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    alternatives: AlternativesSettings = AlternativesSettings()
     rollback: RollbackSettings = RollbackSettings()
     gateway: GatewaySettings = GatewaySettings()
     canary: CanarySettings = CanarySettings()

@@ -33,6 +33,7 @@ policy: {{adapter: {adapter}, rank: 4}}
 sft: {{epochs: 1, batch_size: 8, learning_rate: 3.0e-3, probe_tasks: 6}}
 on_policy: {{tasks: 3, holdout_tasks: 3, samples_per_task: 2}}
 reward: {{epochs: 1, batch_size: 4, history_pairs: 12}}
+alternatives: {{tasks: 3, best_of: 2, instructions: Be brief.}}
 ppo: {{iterations: 1, episodes: 6, minibatch: 3, epochs: 1, critic_warmup: 0}}
 """
 
@@ -59,7 +60,7 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         made["base"] = base
         for name in (
             "tokenizer", "sft_checkpoint", "on_policy_preference_data", "reward_model", "ppo_policy",
-            "offline_eval_suite",
+            "offline_eval_suite", "rl_alternatives",
         ):  # fmt: skip
             made[name], work = root / name, root / f"{name} work"
             for folder in (made[name], work):
@@ -110,6 +111,14 @@ def test_its_pairs_and_its_evaluation_are_made_of_its_own_tokens(folders: dict[s
     assert samples
     assert all(token < vocabulary for sample in samples for token in sample["ids"])
     assert read_json(folders["offline_eval_suite"] / "report.json")["episodes"] == 2 * 2 * 8
+
+
+def test_what_could_be_had_without_rl_is_played_on_the_same_tasks(folders: dict[str, Path]) -> None:
+    report = read_json(folders["rl_alternatives"] / "report.json")
+    ways = {row["name"]: row for row in report["alternatives"]}
+    assert list(ways) == ["PPO", "SFT alone", "best of 2 by the reward model", "other instructions"]
+    assert {row["n"] for row in ways.values()} == {3}
+    assert report["answer"] in ("worthwhile", "not shown", "not worthwhile")
 
 
 def test_it_is_served(folders: dict[str, Path]) -> None:

@@ -39,7 +39,7 @@ def test_sizes_are_those_of_the_model(folder):
 def test_an_adapter_needs_less_and_more_conversations_need_more(folder):
     base = base_in(str(folder), None)
     whole, adapter = needed(base, with_base(folder)), needed(base, with_base(folder, policy={"adapter": "lora"}))
-    assert set(whole) == {"sft_checkpoint", "reward_model", "ppo_policy", "offline_eval_suite"}
+    assert set(whole) == {"sft_checkpoint", "reward_model", "ppo_policy", "offline_eval_suite", "rl_alternatives"}
     assert all(adapter[stage] <= whole[stage] for stage in whole)
     assert adapter["ppo_policy"] < whole["ppo_policy"]
     twice = needed(base, with_base(folder, policy={"gradient_checkpointing": True}))

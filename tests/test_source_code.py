@@ -35,8 +35,8 @@ PLACES = {
     "workflow": ("agentrl_resources.workflow.order_desk",),
 }
 SERVING = {"rollback_drill", "canary_rollout"}
-SAMPLING = {"sft_checkpoint", "on_policy_preference_data", "ppo_policy", "offline_eval_suite"}
-LEARNING = {"sft_checkpoint", "on_policy_preference_data", "reward_model", "ppo_policy", "offline_eval_suite"}
+SAMPLING = {"sft_checkpoint", "on_policy_preference_data", "ppo_policy", "offline_eval_suite", "rl_alternatives"}
+LEARNING = SAMPLING | {"reward_model"}
 
 
 @pytest.fixture(scope="module")

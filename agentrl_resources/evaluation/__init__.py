@@ -35,6 +35,7 @@ from agentrl_resources.evaluation.statistics import (
     upper_bound,
     wilson,
 )
+from agentrl_resources.evaluation.worth import worth_it
 
 __all__ = [
     "COST_MARGIN",
@@ -72,4 +73,5 @@ __all__ = [
     "sample_ratio_e_value",
     "upper_bound",
     "wilson",
+    "worth_it",
 ]

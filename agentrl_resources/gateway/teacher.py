@@ -9,8 +9,7 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.gateway.backends import Backend, BackendError, Sampling
-from agentrl_resources.workflow import Episode, EpisodeFactory
-from agentrl_resources.workflow.rows import Row
+from agentrl_resources.workflow import Episode, EpisodeFactory, Row
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def needed(base: Sizes, settings: Settings) -> dict[str, float]:
         "sft_checkpoint": networks(1) + 3 * learning + activations + logits,
         "reward_model": networks(1) + 3 * learning + activations,
         "ppo_policy": networks(4) + 6 * learning + before + activations + max(logits, cache(settings.ppo.episodes)),
+        "rl_alternatives": networks(2) + cache(settings.evaluation.concurrency),
         "offline_eval_suite": networks(2) + 2 * cache(settings.evaluation.concurrency),
     }
     return {stage: needs / GIB for stage, needs in stages.items()}

@@ -13,6 +13,7 @@ STAGES = {
     "reward_model": "reward",
     "ppo_policy": "ppo",
     "offline_eval_suite": "evaluate",
+    "rl_alternatives": "alternatives",
     "rollback_drill": "rollback",
     "canary_rollout": "canary",
 }

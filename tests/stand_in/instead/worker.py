@@ -17,7 +17,7 @@ from typing import Any
 
 from agentrl_resources.canary import CanaryRules, CanaryRun, decide
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.evaluation import EpisodeFacts, Pair, compare_arms
+from agentrl_resources.evaluation import EpisodeFacts, Pair, compare_arms, worth_it
 from agentrl_resources.files import canonical_json, digest_json, read_jsonl, write_json, write_jsonl
 from agentrl_resources.release import Registry
 from agentrl_resources.settings import load_settings
@@ -135,6 +135,17 @@ def _record(request: Any, task: Any, suite: str, index: int, arm: str, temperatu
     )
 
 
+def _alternatives(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
+    with gzip.open(inputs["offline_eval_suite"] / "episodes.jsonl.gz", "rb") as file:
+        rows = [row for row in map(json.loads, file) if row["suite"] == "capability" and row["temperature"] > 0]
+    of = {arm: [row for row in rows if row["arm"] == arm] for arm in ("baseline", "candidate")}
+    facts = {
+        arm: [EpisodeFacts(row["success"], row["safety_violation"], row["cost"], row["duration_ms"]) for row in some]
+        for arm, some in of.items()
+    }
+    return worth_it(facts["candidate"], {"SFT alone": facts["baseline"]})
+
+
 def _drill(inputs: dict[str, Path], output: Path, settings: Any, request: Any) -> dict[str, Any]:
     failures = [
         {"kind": "crashing", "detected_seconds": 0.1, "decided_seconds": 0.1, "swapped_seconds": 0.1,
@@ -201,6 +212,7 @@ _STAGES = {
     "reward_model": _checkpoint,
     "ppo_policy": _checkpoint,
     "offline_eval_suite": _evaluation,
+    "rl_alternatives": _alternatives,
     "rollback_drill": _drill,
     "canary_rollout": _canary,
 }
