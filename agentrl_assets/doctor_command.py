@@ -4,9 +4,13 @@ import argparse
 import html
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentrl_assets.commands import this_workspace
+
+if TYPE_CHECKING:
+    from agentrl_resources.dagster_resources import Workspace
+    from agentrl_resources.workflow.checkup import Finding
 
 
 def add_doctor_command(commands: Any, everywhere: argparse.ArgumentParser) -> None:
@@ -46,12 +50,13 @@ def _doctor(options: argparse.Namespace) -> int:
     return 1 if any(finding.severity == "stop" for finding in found.findings) else 0
 
 
-def _of_model(workspace: Workspace) -> Finding:
+def _of_model(workspace: "Workspace") -> "Finding":
     """Whether there is anything for RL to win, as a finding."""
-    from agentrl_assets.commands import instance
+    from agentrl_assets.running import dagster_instance
     from agentrl_resources.stages.head_room import head_room
+    from agentrl_resources.workflow.checkup import Finding
 
-    with instance() as history:
+    with dagster_instance(workspace) as history:
         checkpoint = workspace.find(history, "sft_checkpoint")
     found = head_room(workspace.settings, workspace.workflow, checkpoint.path if checkpoint else None)
     if found is None:
@@ -62,7 +67,8 @@ def _of_model(workspace: Workspace) -> Finding:
         f"times: {found.always} always, {found.sometimes} now and then, {found.never} never"
     )
     if found.solved == 0:
-        return Finding("mend", said, "RL has nothing to begin with: give references, or let a model show some (agentrl demonstrate).")
+        do = "RL has nothing to begin with: give references, or let a model show some (agentrl demonstrate)."
+        return Finding("mend", said, do)
     if found.always == found.tasks:
         return Finding("mend", said, "There is nothing left for RL to win: give harder tasks.")
     return Finding("know", said, "What is solved now and then is what RL can win first.")

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_models import small_factory, small_harmony, small_model
 from test_own_workflow import Lamp, Watched, row, written
 
 from agentrl_assets.cli import main
+from agentrl_resources.settings import Settings
+from agentrl_resources.stages.head_room import head_room
+from agentrl_resources.stages.request import save_with_format
 from agentrl_resources.workflow import load_workflow
 from agentrl_resources.workflow.checkup import Checkup, as_text, check_up
 from agentrl_resources.workflow.own import OwnWorkflow
@@ -168,3 +172,25 @@ def test_the_command_has_a_page_and_an_exit_code(tmp_path: Path, capsys: Any, mo
     (folder / "tasks.jsonl").write_text("\n".join(spoilt))
     assert main(["doctor", *options]) == 1
     assert "[stop]" in capsys.readouterr().out
+
+
+def test_what_a_model_makes_of_the_tasks_adds_up(tmp_path: Path) -> None:
+    factory = small_factory()
+    harmony = small_harmony(factory)
+    save_with_format(small_model(harmony), harmony, True, tmp_path)
+    settings = Settings.model_validate({"workflow": {"target": "order_desk"}})
+    found = head_room(settings, factory.workflow, tmp_path)
+    assert found is not None
+    assert found.always + found.sometimes + found.never == found.tasks
+    assert found.always * found.samples <= found.solved <= (found.tasks - found.never) * found.samples
+    assert head_room(settings, factory.workflow, None) is None
+
+
+def test_without_a_model_doctor_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", str(tmp_path / "desk"), "--from", "blank"]) == 0
+    monkeypatch.chdir(tmp_path / "desk")
+    monkeypatch.setenv("AGENTRL_HOME", str(tmp_path / "home"))
+    assert main(["doctor", "--model"]) == 0
+    assert "there is no model yet that could play" in capsys.readouterr().out
