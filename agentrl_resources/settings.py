@@ -439,7 +439,10 @@ class ComputeSettings(StrictModel):
     """Pieces that the work is cut into on Ray; nothing: as many as the cluster has cores."""
     training_processes: Count = 1
     """Processes that share each step of SFT, reward model and PPO, as far as the batch can be divided. They divide the
-    cores among them, and each has the whole model in memory."""
+    cores among them, and have a GPU each where there are as many. Each has the whole model in memory."""
+    sharded: bool = False
+    """These processes split weights, gradients and what the optimizer remembers among them (FSDP2): for a model that
+    one device cannot train. Then a server has to sample (`engine.kind: vllm`)."""
 
 
 class Settings(StrictModel):
@@ -478,8 +481,6 @@ class Settings(StrictModel):
             raise ValueError("compute.kind is `ray`, but with engine.kind `vllm` it is the server that samples")
         if self.engine.publish == "adapter" and self.policy.adapter == "full":
             raise ValueError("engine.publish is `adapter`, but policy.adapter is `full`: there is none to publish")
-        if self.engine.kind != "local" and self.compute.training_processes > 1:
-            raise ValueError("compute.training_processes is more than 1: they would each publish to engine.kind `vllm`")
         if self.model.base is None:
             if self.policy.adapter == "lora":
                 raise ValueError("policy.adapter is `lora`, but there is no model.base whose weights it could stand on")
@@ -489,6 +490,34 @@ class Settings(StrictModel):
             left_open = {name: value for name, value in values.items() if name not in settings.model_fields_set}
             # the validator's own result is this object, which is frozen
             object.__setattr__(self, section, settings.model_copy(update=left_open))
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_split(self) -> "Settings":
+        count = self.compute.training_processes
+        if not self.compute.sharded:
+            return self
+        if count == 1:
+            raise ValueError("compute.sharded needs more than one of compute.training_processes to split a model over")
+        if self.engine.kind == "local":
+            raise ValueError(
+                "compute.sharded: processes cannot sample a policy that is split over them: set engine.kind: vllm"
+            )
+        for name, settings in (("sft", self.sft), ("reward", self.reward)):
+            if settings.matrix_learning_rate is not None:
+                raise ValueError(
+                    f"{name}.matrix_learning_rate: Muon turns whole matrices, and compute.sharded splits them: null"
+                )
+        for name, rows in (
+            ("sft.batch_size", self.sft.batch_size),
+            ("reward.batch_size", self.reward.batch_size),
+            ("ppo.minibatch", self.ppo.minibatch),
+        ):
+            if rows % count:
+                raise ValueError(
+                    f"{name} is {rows}, which {count} processes (compute.training_processes) cannot divide, and with "
+                    "compute.sharded none of them can be left out"
+                )
         return self
 
     def section_digest(self, *names: str) -> str:

@@ -11,7 +11,7 @@ examples/models. Time is a roofline: what moves through memory and what is compu
 
 `weights` are those that B tokens ask for together: of a mixture's experts a share of 1 - (1 - k / n)^B, when k of n see
 a token and each is as likely as the other. `active` are those that a token is multiplied with. Eight accelerators are
-reckoned as if they divided all conversations and batches among them; training on several is not built for them.
+reckoned as if they divided all conversations and batches among them, and told one another nothing.
 """
 
 import dataclasses

@@ -26,9 +26,11 @@ def test_a_file_is_complete_up_to_its_weights(file: Path, tmp_path: Path) -> Non
     if settings.model.base is None:
         assert (settings.sft.learning_rate, settings.policy.adapter) == (3e-3, "full")
         return
-    assert settings.policy.adapter == "lora"
-    own = {"smollm2": 1e-3}  # a trial of few steps; the others leave it to the defaults of an adapter
-    assert (settings.sft.learning_rate, settings.sft.matrix_learning_rate) == (own.get(file.stem, 2e-4), None)
+    # AdamW's moments of all weights are too much for one GPU
+    assert (settings.policy.adapter == "full") == settings.compute.sharded
+    own = {"smollm2": 1e-3}  # a trial of few steps; the others leave it to the defaults of what learns
+    default = 2e-4 if settings.policy.adapter == "lora" else 2e-5
+    assert (settings.sft.learning_rate, settings.sft.matrix_learning_rate) == (own.get(file.stem, default), None)
     missing = settings.model.model_copy(update={"base": str(tmp_path / "nowhere")})
     with pytest.raises(AgentRLError, match="nowhere"):
         new_model(missing, None, settings.policy)

@@ -48,6 +48,21 @@ def test_an_adapter_needs_less_and_more_conversations_need_more(folder):
     assert many["offline_eval_suite"] > whole["offline_eval_suite"]
 
 
+def test_what_processes_split_each_of_them_needs_less_of(folder):
+    base, server = base_in(str(folder), None), {"kind": "vllm"}
+    whole = needed(base, with_base(folder, engine=server))
+    split = [
+        needed(base, with_base(folder, engine=server, compute={"sharded": True, "training_processes": n}))
+        for n in (2, 4, 8)
+    ]
+    for stage in ("sft_checkpoint", "reward_model", "ppo_policy"):
+        two, four, eight = (one[stage] for one in split)
+        assert two > four > eight
+        assert (two - four) / (four - eight) == pytest.approx(2)
+        assert eight < whole[stage]
+    assert {one["offline_eval_suite"] for one in split} == {whole["offline_eval_suite"]}
+
+
 def test_what_fits_is_told_and_what_does_not_is_refused_with_what_helps(folder):
     settings = with_base(folder)
     needs = needed(base_in(str(folder), None), settings)

@@ -194,13 +194,30 @@ def test_every_setting_is_documented_and_the_page_is_current() -> None:
     )
 
 
+SPLIT = "engine: {{kind: vllm}}\ncompute: {{sharded: true, training_processes: {}}}\n"
+BASE = "model: {base: somewhere}\n"
+
+
 @pytest.mark.parametrize(
     ("section", "words"),
     [
         ("engine: {url: 'http://host:8000'}", "url is of a server, and kind is `local`: set kind: vllm"),
-        ("engine: {kind: vllm}\ncompute: {training_processes: 2}", "would each publish to engine.kind `vllm`"),
+        ("compute: {sharded: true}", "compute.sharded needs more than one of compute.training_processes"),
+        ("compute: {sharded: true, training_processes: 2}", "set engine.kind: vllm"),
+        (SPLIT.format(2), "sft.matrix_learning_rate: Muon turns whole matrices"),
+        (SPLIT.format(2) + "sft: {matrix_learning_rate: null}", "reward.matrix_learning_rate: Muon turns"),
+        (SPLIT.format(3) + BASE, "sft.batch_size is 16, which 3 processes"),
+        (SPLIT.format(4) + BASE + "reward: {batch_size: 6}", "reward.batch_size is 6, which 4 processes"),
+        (SPLIT.format(4) + BASE + "ppo: {minibatch: 30}", "ppo.minibatch is 30, which 4 processes"),
         ("ppo: {mismatch_cap: 1}", "ppo.mismatch_cap"),
     ],
 )
 def test_what_samples_and_what_trains_fit_together(file: Path, section: str, words: str) -> None:
     assert words in refusal(file, CONTRACT + section)
+
+
+def test_processes_that_divide_every_batch_may_split_a_base_and_those_that_share_may_be_sampled_by_a_server(
+    file: Path,
+) -> None:
+    assert load(file, CONTRACT + SPLIT.format(4) + BASE).compute.sharded
+    assert load(file, CONTRACT + "engine: {kind: vllm}\ncompute: {training_processes: 3}").engine.kind == "vllm"

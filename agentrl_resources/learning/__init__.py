@@ -6,6 +6,7 @@ from agentrl_resources.learning.batching import chosen_logprobs
 from agentrl_resources.learning.export import export_policy
 from agentrl_resources.learning.memory import free_memory, refuse_what_does_not_fit
 from agentrl_resources.learning.model import (
+    in_parts,
     load_policy,
     load_scorer,
     load_tokenizer,
@@ -15,11 +16,12 @@ from agentrl_resources.learning.model import (
     recomputed,
     repeatable,
     save_network,
+    whole,
 )
 from agentrl_resources.learning.player import SampledEpisode
 from agentrl_resources.learning.ppo import PpoTrainer, TrainingState, adapted_kl_coefficient, gae, hash_seed
 from agentrl_resources.learning.published import Published
-from agentrl_resources.learning.ranks import Ranks, meeting
+from agentrl_resources.learning.ranks import ALONE, Ranks, meeting
 from agentrl_resources.learning.replies import sample_replies
 from agentrl_resources.learning.reward import (
     EncodedPair,
@@ -32,6 +34,7 @@ from agentrl_resources.learning.rollout import Sampler, play_in_turns
 from agentrl_resources.learning.sft import train_sft
 
 __all__ = [
+    "ALONE",
     "Encoded",
     "EncodedPair",
     "Harmony",
@@ -54,6 +57,7 @@ __all__ = [
     "has_adapter",
     "hash_seed",
     "how_far",
+    "in_parts",
     "indistinct",
     "is_adapter",
     "learned",
@@ -73,4 +77,5 @@ __all__ = [
     "train_reward_model",
     "train_sft",
     "train_tokenizer",
+    "whole",
 ]

@@ -15,6 +15,7 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_file, digest_json, read_json, write_json
+from agentrl_resources.learning.sharding import full, split_like
 from agentrl_resources.settings import PolicySettings
 
 CONFIG = "adapter_config.json"
@@ -201,10 +202,16 @@ def copied(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def put_back(network: Any, weights: Mapping[str, Any]) -> None:
-    """Gives a network weights that `learned` told of."""
-    unknown = network.load_state_dict(weights, strict=False).unexpected_keys
+    """Gives a network weights that `learned` told of, whole or as it has them itself."""
+    unknown = network.load_state_dict(as_in(network, weights), strict=False).unexpected_keys
     if unknown:
         raise AgentRLError(f"weights of another network: `{unknown[0]}`")
+
+
+def as_in(network: Any, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The same weights, split as the network's own are, if they are."""
+    own = dict(network.named_parameters())
+    return {name: split_like(tensor, own.get(name)) for name, tensor in weights.items()}
 
 
 def how_far(network: Any, before: Mapping[str, Any]) -> float:
@@ -213,8 +220,8 @@ def how_far(network: Any, before: Mapping[str, Any]) -> float:
 
     now = learned(network)
     with torch.no_grad():
-        changed = torch.stack([(tensor - before[name]).norm() for name, tensor in now.items()]).norm()
-        whole = torch.stack([tensor.norm() for tensor in now.values()]).norm()
+        changed = torch.stack([full((tensor - before[name]).norm()) for name, tensor in now.items()]).norm()
+        whole = torch.stack([full(tensor.norm()) for tensor in now.values()]).norm()
         return float(changed / whole.clamp(min=1e-12))
 
 

@@ -6,6 +6,8 @@ from weakref import WeakKeyDictionary
 
 from agentrl_resources.engines import is_small, upcast
 from agentrl_resources.learning.beginnings import alike, beginning, read_behind
+from agentrl_resources.learning.ranks import ALONE
+from agentrl_resources.learning.sharding import as_one_pass, evened, sharers
 
 Answer = TypeVar("Answer")
 
@@ -102,9 +104,13 @@ def in_micro_batches(
     import torch
 
     answers: dict[int, Answer] = {}
-    with torch.inference_mode():
-        for group in micro_batches([len(row.ids) for row in rows], alike(model, [row.ids for row in rows])):
-            answers |= zip(group, answer([rows[position] for position in group]), strict=True)
+    groups = list(micro_batches([len(row.ids) for row in rows], alike(model, [row.ids for row in rows])))
+    # weights that were gathered for a pass outlive it, and learn later
+    with torch.inference_mode() if sharers(model) is ALONE else torch.no_grad():
+        for group, counts in evened(model, groups, [0]):
+            said = answer([rows[position] for position in group])
+            if counts:
+                answers |= zip(group, said, strict=True)
     return [answers[position] for position in range(len(rows))]
 
 
@@ -125,12 +131,17 @@ def asked_where(model: Any, ids: Any, where: Any, answers: Any, ask: Callable[..
     Returns:
         What `ask` said, part after part.
     """
+    head_is_all = _head_is_all(model)
+    return as_one_pass(model, lambda: _asked_where(model, ids, where, answers, ask, head_is_all))
+
+
+def _asked_where(model: Any, ids: Any, where: Any, answers: Any, ask: Callable[..., Any], head_is_all: bool) -> Any:
     import torch
     from torch.utils.checkpoint import checkpoint
 
     start = beginning(model, ids, where)
     asked = where[:, start:]
-    if not _head_is_all(model):
+    if not head_is_all:
         return ask(upcast(read_behind(model, ids, start).logits[asked]), answers)
     hidden = read_behind(model.get_decoder(), ids, start).last_hidden_state[asked]
     head = model.get_output_embeddings()
@@ -160,11 +171,14 @@ def _head_is_all(model: Any) -> bool:
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
             said = model(input_ids=ids, use_cache=False).logits
-            _HEADS[model] = torch.equal(model.get_output_embeddings()(hidden), said)
+            _HEADS[model] = torch.equal(as_one_pass(model, lambda: _by_trunk_and_head(model, ids)), said)
         model.train(was_training)
     return _HEADS[model]
+
+
+def _by_trunk_and_head(model: Any, ids: Any) -> Any:
+    return model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
 
 
 def before(mask: Any) -> Any:

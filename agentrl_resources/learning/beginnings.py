@@ -11,6 +11,8 @@ from itertools import takewhile
 from typing import Any
 
 from agentrl_resources.engines import is_small
+from agentrl_resources.learning.ranks import ALONE
+from agentrl_resources.learning.sharding import sharers
 
 WORTH_IT = 32
 """Tokens below which a beginning is read with each row: a pass of its own costs about as much."""
@@ -35,8 +37,9 @@ def beginning(model: Any, ids: Any, where: Any = None) -> int:
 
 
 def _reads_apart(model: Any) -> bool:
-    """Not a small model, and none with gradient checkpointing: layers that are computed twice keep keys for nobody."""
-    return not (is_small(model) or model.is_activation_checkpointing)
+    """Not a small model, and none with gradient checkpointing: layers that are computed twice keep keys for nobody. Nor
+    one that is split: the keys' gradient would come when a layer's weights are given back already."""
+    return not (is_small(model) or model.is_activation_checkpointing) and sharers(model) is ALONE
 
 
 def _worth_it(shared: int) -> int:

@@ -105,7 +105,7 @@ def _served(python: str, ours: Any, folder: Path, prompt: Sequence[int], turn_en
     context = min(VLLM_CONTEXT, ours.config.get_text_config().max_position_embeddings)
     arguments = ["--dtype", precision_of(folder), "--enforce-eager", "--max-model-len", str(context)]
     with launched(python, str(folder), arguments, log, False, 1, VLLM_PATIENCE) as server:
-        found = probe(server.engine(server.capabilities().model, turn_ends), ours, prompt)
+        found = probe(lambda: server.engine(server.capabilities().model, turn_ends), ours, prompt)
     log.unlink()
     return found
 

@@ -9,7 +9,10 @@ For each stage, with w the bytes of the base's weights and l those of the weight
                    gated layer keeps its gate, its other half and their product, each of the inner size); with gradient
                    checkpointing that of one layer, and the hidden size for each of the others
     logits         2 x what the head makes at once
-    cache          tokens of all conversations at once x layers x 2 x key heads x their size
+    cache          tokens of all conversations at once x layers x 2 x key heads x their size; a server has its own
+
+With `compute.sharded` a process that trains has its share of networks, each with a base of its own, and of what learns,
+and beside them what a pass gathers: embeddings and head, and two layers.
 """
 
 import math
@@ -81,7 +84,7 @@ def base_in(place: str, dtype: str | None) -> Sizes:
 
 
 def needed(base: Sizes, settings: Settings) -> dict[str, float]:
-    """GiB that each stage needs at most, by the stage's name."""
+    """GiB that a process of each stage needs at most, by the stage's name."""
     longest = settings.preferences.max_characters // CHARACTERS_A_TOKEN
     weights = base.parameters * base.bytes_each
     adapters = settings.policy.adapter == "lora"
@@ -93,16 +96,24 @@ def needed(base: Sizes, settings: Settings) -> dict[str, float]:
     logits = 2 * min(LOGITS_AT_ONCE, a_pass * base.vocabulary) * 4
 
     def cache(conversations: int) -> int:
+        if settings.engine.kind != "local":
+            return 0
         return conversations * longest * base.layers * 2 * base.key_numbers * base.bytes_each
 
     def networks(count: int) -> int:
         return weights if adapters else count * weights
 
-    before = 2 * settings.ppo.version_lag * learning
+    def trained(count: int, learns: int) -> float:
+        if not settings.compute.sharded:
+            return networks(count) + learns * learning
+        gathered = (2 * base.vocabulary * base.hidden + 2 * base.parameters / base.layers) * base.bytes_each
+        return (count * weights + learns * learning) / settings.compute.training_processes + gathered
+
+    lag = 2 * settings.ppo.version_lag
     stages = {
-        "sft_checkpoint": networks(1) + 3 * learning + activations + logits,
-        "reward_model": networks(1) + 3 * learning + activations,
-        "ppo_policy": networks(4) + 6 * learning + before + activations + max(logits, cache(settings.ppo.episodes)),
+        "sft_checkpoint": trained(1, 3) + activations + logits,
+        "reward_model": trained(1, 3) + activations,
+        "ppo_policy": trained(4, 6 + lag) + activations + max(logits, cache(settings.ppo.episodes)),
         "rl_alternatives": networks(2) + cache(settings.evaluation.concurrency),
         "offline_eval_suite": networks(2) + 2 * cache(settings.evaluation.concurrency),
     }

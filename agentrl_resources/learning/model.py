@@ -2,13 +2,16 @@
 
 import copy
 import functools
-from collections.abc import MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import network_of, new_network
+from agentrl_resources.learning import sharding
 from agentrl_resources.learning.adapters import (
     Base,
     add_adapter,
@@ -19,6 +22,7 @@ from agentrl_resources.learning.adapters import (
     save_adapter,
     shared_copy,
 )
+from agentrl_resources.learning.ranks import Ranks
 from agentrl_resources.settings import ModelSettings, PolicySettings
 
 
@@ -103,6 +107,30 @@ def recompute_from_here(network: Any) -> None:
             layer.training = True  # this module's own flag: what is inside stays as it is
 
 
+def in_parts(make: Callable[[], Any], ranks: Ranks) -> Any:
+    """The network that `make` gives, split over the ranks where these are to split it.
+
+    They make it one after the other, in the processor's memory, which so holds one whole network at a time.
+    """
+    if not ranks.sharded:
+        return make()
+    for number in range(ranks.count):
+        if number == ranks.number:
+            with _on_processor():
+                network = sharding.shard(make(), ranks)
+            _base.cache_clear()  # of which the network has its part now
+        ranks.wait()
+    return network
+
+
+def whole(network: Any, ranks: Ranks) -> Any:
+    """A network of ranks in one piece, for the first of them to write, and None for the others; all of them ask."""
+    one = sharding.whole(network) if ranks.sharded or ranks.number == 0 else None
+    if one is not None and network in _STANDS_ON:
+        _STANDS_ON[one] = _STANDS_ON[network]
+    return one
+
+
 def save_network(network: Any, folder: Path) -> None:
     """Writes a network so that `load_policy` or `load_scorer` gives it back: all of it, or its adapter."""
     if has_adapter(network):
@@ -138,6 +166,17 @@ def device() -> Any:
 
 
 _STANDS_ON: MutableMapping[Any, Base] = WeakKeyDictionary()
+_WHOLE_HERE: ContextVar[str | None] = ContextVar("whole_here", default=None)
+"""Where networks are loaded to, if it is not the device that computes."""
+
+
+@contextmanager
+def _on_processor() -> Iterator[None]:
+    token = _WHOLE_HERE.set("cpu")
+    try:
+        yield
+    finally:
+        _WHOLE_HERE.reset(token)
 
 
 @functools.lru_cache(maxsize=1)
@@ -195,4 +234,4 @@ def _load(model_class: Any, place: str | Path, **arguments: Any) -> Any:
 def _made_ours(model: Any) -> Any:
     """The same network on this machine's device, with what its family computes in a way of ours."""
     network = network_of(model.config.model_type)
-    return (model if network is None else network.adopt(model)).to(device())
+    return (model if network is None else network.adopt(model)).to(_WHOLE_HERE.get() or device())

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.learning.adapters import copied, learned, put_back
+from agentrl_resources.learning.adapters import as_in, copied, learned, put_back
 from agentrl_resources.learning.ahead import Ahead
 from agentrl_resources.learning.batching import (
     Tokens,
@@ -43,6 +43,7 @@ from agentrl_resources.learning.player import Played
 from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.reward import Reward, RewardModel, running_scores, scorer_inputs
 from agentrl_resources.learning.rollout import Sampler
+from agentrl_resources.learning.sharding import evened, full, into_optimizer, together
 from agentrl_resources.settings import PpoSettings
 from agentrl_resources.workflow import Task
 
@@ -212,6 +213,7 @@ class PpoTrainer:
             "optimizer": self.optimizer.state_dict(),
             "mean": self.mean,
         }
+        weights = together(weights, self.ranks)
         ahead = None if self.ahead is None else self.ahead.as_plain()
         if self.ranks.number == 0:
             saved = {**weights, "ahead": ahead, "state": asdict(self.state)}
@@ -230,8 +232,8 @@ class PpoTrainer:
     def _restore(self, saved: dict[str, Any]) -> None:
         put_back(self.policy, saved["policy"])
         put_back(self.critic, saved["critic"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.mean = saved["mean"]
+        into_optimizer(self.optimizer, saved["optimizer"])
+        self.mean = as_in(self.policy, saved["mean"])
         self.ahead = Ahead.of(saved["ahead"])
 
     def _iterate(self, tasks: Callable[[int, int], Sequence[Task]]) -> None:
@@ -276,8 +278,14 @@ class PpoTrainer:
         """Begins an iteration's rollout with the policy as it is now; the returned function waits for all of it."""
         chosen = tasks(iteration, self.settings.episodes)
         seeds = [hash_seed(self.seed, "rollout", iteration, index) for index in range(len(chosen))]
-        played = self.sampler.begin(self.ranks.part(chosen), self.ranks.part(seeds), self.settings.temperature)
-        return lambda: self.ranks.each(lambda _: [episode.played for episode in played()], chosen)
+        alone = self.sampler.published is not None  # a server is asked by one, who then tells the others
+        part = list if alone else self.ranks.part
+        played = self.sampler.begin(part(chosen), part(seeds), self.settings.temperature)
+
+        def episodes() -> list[Played]:
+            return [episode.played for episode in played()]
+
+        return lambda: self.ranks.by_first(episodes) if alone else self.ranks.each(lambda _: episodes(), chosen)
 
     def _ahead(self, episodes: list[Played], before: dict[str, Any]) -> Ahead:
         """Episodes that the policy played when it had the weights `before`."""
@@ -420,7 +428,7 @@ class PpoTrainer:
                 facts = self._accumulate(rollout, order[start : start + settings.minibatch])
                 for name, network in (("gradient_norm", self.policy), ("critic_gradient_norm", self.critic)):
                     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_gradient_norm)
-                    facts[name] = float(norm)
+                    facts[name] = float(full(norm))
                 if not all(math.isfinite(value) for value in facts.values()):
                     self.optimizer.zero_grad(set_to_none=True)
                     return {"finite": 0.0}
@@ -441,7 +449,8 @@ class PpoTrainer:
         sums = {"policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0, "clip_fraction": 0.0, "approximate_kl": 0.0}
         ids = [rollout.rows[i].ids for i in minibatch]
         cuts = list(micro_batches([len(row) for row in ids], alike(self.policy, ids)))
-        for cut in cuts[self.ranks.number :: self.ranks.count]:
+        for cut, counts in evened(self.policy, self.ranks.part(cuts), cuts[0][:1]):
+            of_tokens = chosen_tokens if counts else math.inf
             group = [minibatch[position] for position in cut]
             rows = [rollout.rows[i] for i in group]
             mask = pad([row.mask for row in rows]).bool()
@@ -453,18 +462,18 @@ class PpoTrainer:
             log_ratio = new - old
             ratio = log_ratio.exp()
             clipped = ratio.clamp(1 - settings.clip, 1 + settings.clip)
-            policy_loss = -(weight * torch.minimum(ratio * advantage, clipped * advantage)).sum() / chosen_tokens
-            entropy_bonus = entropy.sum() / chosen_tokens
+            policy_loss = -(weight * torch.minimum(ratio * advantage, clipped * advantage)).sum() / of_tokens
+            entropy_bonus = entropy.sum() / of_tokens
             if self.state.iteration >= settings.critic_warmup:
                 (policy_loss - settings.entropy_coefficient * entropy_bonus).backward()
             value = self._values(rows)[mask]  # only now: one network's activations are in memory at a time
-            value_loss = 0.5 * (value - target).square().sum() / chosen_tokens
+            value_loss = 0.5 * (value - target).square().sum() / of_tokens
             value_loss.backward()
             sums["policy_loss"] += policy_loss.item()
             sums["value_loss"] += value_loss.item()
             sums["entropy"] += entropy_bonus.item()
-            sums["clip_fraction"] += ((ratio - 1).abs() > settings.clip).sum().item() / chosen_tokens
-            sums["approximate_kl"] += (ratio - 1 - log_ratio).sum().item() / chosen_tokens
+            sums["clip_fraction"] += ((ratio - 1).abs() > settings.clip).sum().item() / of_tokens
+            sums["approximate_kl"] += (ratio - 1 - log_ratio).sum().item() / of_tokens
         learning = [*self.critic.parameters()]
         if self.state.iteration >= settings.critic_warmup:
             learning += self.policy.parameters()

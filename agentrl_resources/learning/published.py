@@ -8,7 +8,7 @@ trainer's own.
 
 import asyncio
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,7 +20,9 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import ChatFormat, Encoded
 from agentrl_resources.learning.adapters import has_adapter, learned, merged
 from agentrl_resources.learning.batching import chosen_logprobs
-from agentrl_resources.learning.model import save_network
+from agentrl_resources.learning.model import save_network, whole
+from agentrl_resources.learning.ranks import ALONE, Ranks
+from agentrl_resources.learning.sharding import full
 from agentrl_resources.workflow import Message
 
 PROBE_TEMPERATURE = 0.7
@@ -41,27 +43,32 @@ class Probe:
 
 
 def probe(
-    engine: Engine, network: Any, prompt: Sequence[int], turns: int = PROBE_TURNS, tokens: int = PROBE_TOKENS
+    engine: Callable[[], Engine],
+    network: Any,
+    prompt: Sequence[int],
+    turns: int = PROBE_TURNS,
+    tokens: int = PROBE_TOKENS,
+    ranks: Ranks = ALONE,
 ) -> Probe:
-    """Lets an engine write from `prompt`, always the same one, and compares.
+    """Lets an engine write from `prompt`, always the same one, and compares. The first of the ranks has an engine.
 
     Raises:
         AgentRLError: it is not the network, as far as rounding explains.
     """
 
-    async def written() -> list[Encoded]:
-        sessions = [engine.open(seed, tokens) for seed in range(turns)]
+    async def written() -> tuple[list[Encoded], list[float]]:
+        asked = engine()
+        sessions = [asked.open(seed, tokens) for seed in range(turns)]
         try:
             answers = await asyncio.gather(
-                *(engine.turn(session, prompt, PROBE_TEMPERATURE, tokens) for session in sessions)
+                *(asked.turn(session, prompt, PROBE_TEMPERATURE, tokens) for session in sessions)
             )
         finally:
-            await engine.leave()
-        said.extend(logprob for answer in answers for logprob in answer.logprobs)
-        return [Encoded([*prompt, *one.ids], [0] * len(prompt) + [1] * len(one.ids)) for one in answers]
+            await asked.leave()
+        rows = [Encoded([*prompt, *one.ids], [0] * len(prompt) + [1] * len(one.ids)) for one in answers]
+        return rows, [logprob for answer in answers for logprob in answer.logprobs]
 
-    said: list[float] = []
-    rows = asyncio.run(written())
+    rows, said = ranks.by_first(lambda: asyncio.run(written()))
     own = [logprob for row in chosen_logprobs(network, rows, PROBE_TEMPERATURE) for logprob in row]
     apart = [abs(one - other) for one, other in zip(said, own, strict=True)]
     if not apart:
@@ -89,16 +96,18 @@ class Published:
         opening: a conversation to probe with, and the tools in it.
         folder: what is published stands here, for the server to read.
         adapter: publish the adapter alone, which the server has to have the base for; else all weights in one.
+        ranks: who trains the network. All of them publish; the first alone speaks to the server, which others have not.
     """
 
     def __init__(
         self,
-        server: Server,
+        server: Server | None,
         network: Any,
         chat: ChatFormat,
         opening: tuple[Sequence[Message], Sequence[Mapping[str, Any]]],
         folder: Path,
         adapter: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
         if adapter and not has_adapter(network):
             raise AgentRLError("engine.publish is `adapter`, but policy.adapter is `full`: there is none to publish")
@@ -109,6 +118,7 @@ class Published:
         self._chat = chat
         self._opening = opening
         self._folder = folder
+        self._ranks = ranks
         self._now: Publication | None = None
         self._model = ""
         self.facts: dict[str, float] = {}
@@ -128,46 +138,59 @@ class Published:
         how: How = "weights" if self.alone else "adapter"
         name = f"policy-{_digest(self._network)}"
         wanted = Publication(name, self._folder / f"{name}-{how}", how)
-        if wanted == self._now and self._server.holds(wanted):
+        if wanted == self._now and self._ranks.by_first(lambda: self._there.holds(wanted)):
             if not self.alone:
                 return
             with suppress(AgentRLError):  # weights have no name there: a server that was started again has others
                 self._probe()
                 return
-        if not wanted.folder.exists():
+        if not self._ranks.by_first(wanted.folder.exists):
             self._write(wanted.folder)
         before, self._now = self._now, None  # until it is seen to answer
-        self._model = self._server.publish(wanted)
-        if before is not None and before != wanted:
+        self._model = self._ranks.by_first(lambda: self._there.publish(wanted))
+        if self.speaks and before is not None and before != wanted:
             shutil.rmtree(before.folder, ignore_errors=True)
         self._probe()
         self._now = wanted
 
     def _probe(self) -> None:
         prompt = self._chat.prompt(self._opening[0])
-        self._same_template(prompt)
-        found = probe(self.engine(), self._network, prompt)
+        self._ranks.by_first(lambda: self._same_template(prompt))
+        found = probe(self.engine, self._network, prompt, ranks=self._ranks)
         self.facts = {"probe_mean": found.mean, "probe_largest": found.largest}
 
+    @property
+    def speaks(self) -> bool:
+        """Whether it is this process that speaks to the server."""
+        return self._server is not None
+
+    @property
+    def _there(self) -> Server:
+        assert self._server is not None
+        return self._server
+
     def engine(self) -> Engine:
-        return self._server.engine(self._model, self._chat.turn_ends)
+        return self._there.engine(self._model, self._chat.turn_ends)
 
     def _write(self, folder: Path) -> None:
+        network = whole(self._network, self._ranks)
+        if network is None:
+            return
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         if self.alone:
-            merged(self._network).save_pretrained(partial)
+            merged(network).save_pretrained(partial)
             self._chat.tokenizer.save_pretrained(partial)
         else:
-            save_network(self._network, partial)
+            save_network(network, partial)
         partial.rename(folder)
 
     def _same_template(self, prompt: Sequence[int]) -> None:
         """Token ids go to the server, so its own template is none of training's. But who asks it for chat gets that
         template, and where it is another one the policy meets conversations that it was not trained on."""
         messages, tools = self._opening
-        theirs = self._server.tokens_of(messages, tools)
+        theirs = self._there.tokens_of(messages, tools)
         if theirs is None or theirs == list(prompt):
             return
         place = next(
@@ -189,5 +212,5 @@ def _digest(network: Any) -> str:
     found = sha256()
     for name, weights in sorted(learned(network).items()):
         found.update(name.encode())
-        found.update(weights.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        found.update(full(weights.detach()).contiguous().cpu().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]

@@ -1,10 +1,10 @@
-"""Processes that share every training step (data parallelism): each holds the whole model, computes its part of a
-batch, and takes the sum of all gradients.
+"""Processes that share every training step (data parallelism): each holds the whole model, or a part of each of its
+weights (`sharding.py`), computes its part of a batch, and takes the sum of all gradients.
 
 For a small model two processes with a thread each finish a step sooner than one with two threads: what lies between the
 products of matrices gains little from a second thread (benchmarks/training_step.py). Losses are sums over what a rank
 holds, divided by the number of all ranks together, so that a step does not depend on how a batch is cut. They talk by
-torch.distributed's gloo, and know one another by a file.
+torch.distributed's gloo, with a GPU for each by NCCL, and know one another by a file.
 """
 
 import os
@@ -12,8 +12,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+
+from agentrl_resources.errors import AgentRLError
 
 T = TypeVar("T")
 Answer = TypeVar("Answer")
@@ -25,6 +28,8 @@ class Ranks:
 
     number: int = 0
     count: int = 1
+    sharded: bool = False
+    """Whether networks are split over them."""
 
     def share(self, order: Sequence[T]) -> Sequence[T]:
         """This rank's part of what is trained on, in the order of training.
@@ -42,7 +47,9 @@ class Ranks:
 
         Answers are pickled. All ranks give the same rows, and get the same answers.
         """
-        own = list(work(self.part(rows)))
+        part = self.part(rows)
+        # a network that is split needs all ranks for a pass, also those without a row
+        own = list(work(part or list(rows[:1]) if self.sharded else part))[: len(part)]
         if self.count == 1:
             return own
         import torch.distributed
@@ -50,6 +57,33 @@ class Ranks:
         parts: list[list[Answer]] = [[] for _ in range(self.count)]
         torch.distributed.all_gather_object(parts, own)
         return [parts[place % self.count][place // self.count] for place in range(len(rows))]
+
+    def by_first(self, work: Callable[[], Answer]) -> Answer:
+        """What the first rank alone finds out, told to all, an AgentRLError too. It is pickled."""
+        if self.count == 1:
+            return work()
+        import torch.distributed
+
+        said: list[Any] = [None, None]
+        if self.number == 0:
+            try:
+                said[0] = work()
+            except AgentRLError as error:
+                said[1] = error
+        torch.distributed.broadcast_object_list(said)
+        if said[1] is not None:
+            raise said[1]
+        return said[0]
+
+    def most(self, number: int) -> int:
+        """The largest of the numbers that the ranks give."""
+        if self.count == 1:
+            return number
+        import torch.distributed
+
+        largest = torch.tensor(number)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+        return int(largest)
 
     def wait(self) -> None:
         """Until all ranks have come here."""
@@ -80,6 +114,8 @@ class Ranks:
         """
         if self.count == 1:
             return losses
+        if self.sharded:  # where the backward pass has summed them
+            return self.sum(losses)
         import torch
 
         learning = [parameter for parameter in parameters if parameter.requires_grad]
@@ -95,11 +131,16 @@ class Ranks:
 
 
 ALONE = Ranks()
+_PATIENCE = timedelta(days=1)
+"""For one another: one may play episodes for hours. When one ends, whoever started them ends the others."""
 
 
 @contextmanager
-def meeting(place: Path, number: int, count: int) -> Iterator[Ranks]:
-    """Waits until all ranks are there; `place` is a file that nobody has used before, the same for all."""
+def meeting(place: Path, number: int, count: int, sharded: bool = False) -> Iterator[Ranks]:
+    """Waits until all ranks are there; `place` is a file that nobody has used before, the same for all.
+
+    Where there are as many GPUs, this process has one of them for itself from here on.
+    """
     if count == 1:
         yield ALONE
         return
@@ -107,8 +148,28 @@ def meeting(place: Path, number: int, count: int) -> Iterator[Ranks]:
 
     # the name of a machine need not lead back to it
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=number, world_size=count)
+    torch.distributed.init_process_group(
+        _with_a_gpu(number, count, sharded), f"file://{place}", _PATIENCE, rank=number, world_size=count
+    )
     try:
-        yield Ranks(number, count)
+        yield Ranks(number, count, sharded)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _with_a_gpu(number: int, count: int, sharded: bool) -> str:
+    """What the ranks talk by. Nothing of CUDA may have been used in this process yet."""
+    import torch
+
+    there = torch.cuda.device_count()
+    if there >= count:
+        # the one that it sees is then the one that torch, accelerate and everybody else means by `cuda`
+        named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = named[number] if named[0] else str(number)
+        return "cpu:gloo,cuda:nccl"
+    if there and sharded:
+        raise AgentRLError(
+            f"compute.training_processes: {count} processes that split a model (compute.sharded) need a GPU each, and "
+            f"this machine has {there}"
+        )
+    return "gloo"

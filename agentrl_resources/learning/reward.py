@@ -26,6 +26,7 @@ from agentrl_resources.learning.model import load_scorer
 from agentrl_resources.learning.player import Played
 from agentrl_resources.learning.ranks import ALONE, Ranks
 from agentrl_resources.learning.sft import Progress, optimizer_for, progress_callback, trainer_arguments
+from agentrl_resources.learning.sharding import evened
 from agentrl_resources.settings import RewardSettings
 
 SCALE = 10.0
@@ -149,9 +150,9 @@ def train_reward_model(
             sides = {name: inputs[name].chunk(2) for name in ("input_ids", "mask")}
             of_pairs = ranks.sum(torch.tensor(float(len(sides["mask"][0])), device=inputs["mask"].device))
             losses = []
-            for rows in slices_of_a_step(model, *sides["input_ids"]):
+            for rows, counts in evened(model, slices_of_a_step(model, *sides["input_ids"]), slice(1)):
                 part = {name: torch.cat([side[rows] for side in both]) for name, both in sides.items()}
-                part["of_pairs"] = of_pairs
+                part["of_pairs"] = of_pairs / counts  # what counts nothing is divided by infinitely many
                 losses.append(super().training_step(model, part, *arguments, **named))
             return ranks.add_gradients(model.parameters(), sum(losses).reshape(1))[0]
 

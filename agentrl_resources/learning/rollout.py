@@ -122,6 +122,8 @@ class Sampler:
             return lambda: episodes
         with _judging([self]):
             self.publish()
+        if not self.published.speaks:
+            return list
         policies = [Policy(self.engine, self.start)]
         return meanwhile(lambda: play_at_own_pace(policies, tasks, seeds, temperature)[0])
 

@@ -8,6 +8,7 @@ from agentrl_resources.engines import is_small
 from agentrl_resources.families import Encoded
 from agentrl_resources.learning.batching import asked_where, before, bucketed_order, slices_of_a_step
 from agentrl_resources.learning.ranks import ALONE, Ranks
+from agentrl_resources.learning.sharding import evened
 from agentrl_resources.settings import SftSettings
 
 Progress = Callable[[int, int, str], None]
@@ -47,9 +48,13 @@ def train_sft(
             of_tokens = ranks.sum(counted(labels).sum())
             losses = [
                 super(AgentTokensTrainer, self).training_step(
-                    model, {"input_ids": ids[rows], "labels": labels[rows], "of_tokens": of_tokens}, *arguments, **named
+                    model,
+                    # what counts nothing is divided by infinitely many
+                    {"input_ids": ids[rows], "labels": labels[rows], "of_tokens": of_tokens / counts},
+                    *arguments,
+                    **named,
                 )
-                for rows in slices_of_a_step(model, ids)
+                for rows, counts in evened(model, slices_of_a_step(model, ids), slice(1))
             ]
             return ranks.add_gradients(model.parameters(), sum(losses).reshape(1))[0]
 
@@ -83,12 +88,13 @@ def language_loss(model: Any, ids: Any, labels: Any, of_tokens: Any = None) -> A
     `ids`, `labels`: (batch, tokens), padded on the right. `of_tokens`: the number to divide by, where these are only a
     part of what the mean is of.
     """
+    import torch
     from torch.nn.functional import cross_entropy
 
     counts = counted(labels)
 
     def ask(logits: Any, answers: Any) -> Any:
-        return cross_entropy(logits, answers, reduction="sum").reshape(1)
+        return torch.stack([cross_entropy(logits, answers, reduction="sum")])
 
     whole = asked_where(model, ids, before(counts), labels[counts], ask).sum()
     return whole / (counts.sum() if of_tokens is None else of_tokens)

@@ -46,7 +46,7 @@ Training = Callable[[StageRequest, Ranks], T]
 
 def in_ranks(request: StageRequest, train: Training[T], batch: int) -> T:
     """The result of `train`, done by as many processes as the settings say and can share `batch` rows evenly."""
-    wanted = request.settings.compute.training_processes
+    wanted, sharded = request.settings.compute.training_processes, request.settings.compute.sharded
     count = next(n for n in range(wanted, 0, -1) if batch % n == 0)
     if count == 1:
         return train(request, Ranks())
@@ -57,14 +57,15 @@ def in_ranks(request: StageRequest, train: Training[T], batch: int) -> T:
         if number == 0:
             request.progress(*said)
 
-    return side_by_side(_rank, [(request.file, train, place, number, count) for number in range(count)], heard)[0]
+    ranks = [(request.file, train, place, number, count, sharded) for number in range(count)]
+    return side_by_side(_rank, ranks, heard)[0]
 
 
-def _rank(say: Say, piece: tuple[Path, Training[T], Path, int, int]) -> T:
-    file, train, place, number, count = piece
+def _rank(say: Say, piece: tuple[Path, Training[T], Path, int, int, bool]) -> T:
+    file, train, place, number, count, sharded = piece
     request = read_request(file, lambda *said: say(said))
     repeatable(request.settings.seed)
-    with meeting(place, number, count) as ranks:
+    with meeting(place, number, count, sharded) as ranks:
         return train(request, ranks)
 
 

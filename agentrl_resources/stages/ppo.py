@@ -11,10 +11,12 @@ from agentrl_resources.learning import (
     TrainingState,
     WeightedReward,
     how_far,
+    in_parts,
     learned,
     load_policy,
     load_scorer,
     recomputed,
+    whole,
 )
 from agentrl_resources.plotting import ACCENT, BAD, CANDIDATE, GOOD, INK, picture
 from agentrl_resources.stages.pieces import in_ranks
@@ -51,7 +53,7 @@ def _train(request: StageRequest, ranks: Ranks) -> tuple[TrainingState, float]:
             "to train. Give pairs of episodes that call its tools, or stop at the reward model: "
             "agentrl run --select reward_model"
         )
-    with sampling(request, sft) as sampler_of:
+    with sampling(request, sft, ranks) as sampler_of:
         return _trained(request, ranks, sampler_of)
 
 
@@ -60,13 +62,15 @@ def _trained(request: StageRequest, ranks: Ranks, sampler_of: SamplerOf) -> tupl
     factory = EpisodeFactory(request.workflow)
     sft = request.inputs["sft_checkpoint"]
     chat = load_chat(sft, factory)
-    policy, reference = recomputed(load_policy(sft), settings.policy), load_policy(sft).eval()
-    reward_model = RewardModel.load(request.inputs["reward_model"]) if settings.ppo.model_weight else None
+    policy = in_parts(lambda: recomputed(load_policy(sft), settings.policy), ranks)
+    reference = in_parts(lambda: load_policy(sft), ranks).eval()
+    scorer = request.inputs["reward_model"]
+    reward_model = RewardModel(in_parts(lambda: load_scorer(scorer), ranks)) if settings.ppo.model_weight else None
     trainer = PpoTrainer(
         sampler_of(policy, chat, factory),
         reference,
         WeightedReward(reward_model, settings.ppo.model_weight, settings.ppo.verifier_weight),
-        recomputed(load_scorer(request.inputs["reward_model"]), settings.policy),
+        in_parts(lambda: recomputed(load_scorer(scorer), settings.policy), ranks),
         settings.ppo,
         settings.seed,
         request.work,
@@ -82,8 +86,8 @@ def _trained(request: StageRequest, ranks: Ranks, sampler_of: SamplerOf) -> tupl
         request.progress(state.iteration, settings.ppo.iterations + 1, message)  # the last one only measures
 
     state = trainer.train(tasks, progress)
-    if ranks.number == 0:
-        save_with_format(policy, chat, True, request.output)
+    if (trained := whole(policy, ranks)) is not None:
+        save_with_format(trained, chat, True, request.output)
     return state, how_far(policy, learned(reference))
 
 

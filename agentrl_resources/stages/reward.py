@@ -14,10 +14,12 @@ from agentrl_resources.learning import (
     RewardModel,
     copied,
     how_far,
+    in_parts,
     learned,
     new_scorer,
     recomputed,
     train_reward_model,
+    whole,
 )
 from agentrl_resources.plotting import BASELINE, CANDIDATE, INK, picture
 from agentrl_resources.preferences import ON_POLICY, Pair
@@ -54,7 +56,7 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
     Random(settings.seed).shuffle(history)
     own = [pair for pair in request.pairs("on_policy_preference_data", "pairs.jsonl") if pair.split == "train"]
     train = history[: settings.reward.history_pairs] + own
-    scorer = recomputed(new_scorer(sft), settings.policy)
+    scorer = in_parts(lambda: recomputed(new_scorer(sft), settings.policy), ranks)
     start = copied(learned(scorer))
     reward_model, loss = train_reward_model(
         scorer,
@@ -66,8 +68,8 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
         request.progress,
         ranks,
     )
-    if ranks.number == 0:
-        save_with_format(reward_model.scorer, chat, uses_tools(sft), request.output)
+    if (trained := whole(reward_model.scorer, ranks)) is not None:
+        save_with_format(trained, chat, uses_tools(sft), request.output)
     on_policy = sum(pair.source == ON_POLICY for pair in train)
     return {
         "pairs_train": {"history": len(train) - on_policy, "on_policy": on_policy},

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from agentrl_resources.engines import Server, VllmServer, launched
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import ChatFormat
-from agentrl_resources.learning import Published, Sampler, base_of, is_adapter, precision_of
+from agentrl_resources.learning import ALONE, Published, Ranks, Sampler, base_of, is_adapter, precision_of
 from agentrl_resources.stages.request import StageRequest
 from agentrl_resources.workflow import EpisodeFactory
 
@@ -18,12 +18,13 @@ SamplerOf = Callable[[Any, ChatFormat, EpisodeFactory], Sampler]
 
 
 @contextmanager
-def sampling(request: StageRequest, checkpoint: Path) -> Iterator[SamplerOf]:
+def sampling(request: StageRequest, checkpoint: Path, ranks: Ranks = ALONE) -> Iterator[SamplerOf]:
     """Samplers of a stage, for as long as it needs them.
 
     Args:
         request: the stage's.
         checkpoint: folder of a policy: its base, or else it itself, is what a server is started with.
+        ranks: who trains what is sampled; the first of them speaks to a server.
 
     Raises:
         AgentRLError: the engine cannot be used; it says why.
@@ -34,13 +35,13 @@ def sampling(request: StageRequest, checkpoint: Path) -> Iterator[SamplerOf]:
         return
     adapter = options.publish == "adapter" if options.publish else is_adapter(checkpoint)
 
-    with _server(request, checkpoint, adapter) as server:
+    with _server(request, checkpoint, adapter) if ranks.number == 0 else nullcontext() as server:
 
         def published(model: Any, chat: ChatFormat, factory: EpisodeFactory) -> Sampler:
             task = request.workflow.tasks("train", 1, request.settings.seed)[0]
             opening = (factory.start(task).transcript.messages, factory.tools)
             folder = request.work / "published"
-            return Sampler(model, chat, factory, Published(server, model, chat, opening, folder, adapter))
+            return Sampler(model, chat, factory, Published(server, model, chat, opening, folder, adapter, ranks))
 
         yield published
 

@@ -14,12 +14,14 @@ from agentrl_resources.learning import (
     has_adapter,
     hash_seed,
     how_far,
+    in_parts,
     indistinct,
     learned,
     load_policy,
     new_model,
     recomputed,
     train_sft,
+    whole,
 )
 from agentrl_resources.plotting import BASELINE, INK, picture
 from agentrl_resources.preferences import Pair
@@ -54,9 +56,14 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
         [row for pair in pairs for row in chat.rows([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt))]
         for pairs in (train, holdout)
     )
-    model = recomputed(new_model(settings.model, chat.tokenizer, settings.policy, settings.seed), settings.policy)
-    if has_adapter(model):
-        can_be_learned(model, chat.tokenizer, encoded_train)
+
+    def made() -> Any:
+        model = recomputed(new_model(settings.model, chat.tokenizer, settings.policy, settings.seed), settings.policy)
+        if has_adapter(model):
+            can_be_learned(model, chat.tokenizer, encoded_train)
+        return model
+
+    model = in_parts(made, ranks)
     start = copied(learned(model))
     report: dict[str, Any] = train_sft(
         model,
@@ -69,9 +76,9 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
         request.progress,
         ranks,
     )
-    if ranks.number == 0:
+    if (trained := whole(model, ranks)) is not None:
         tools = any(message.get("tool_calls") for pair in train for message in pair.chosen)
-        save_with_format(model, chat, tools, request.output)
+        save_with_format(trained, chat, tools, request.output)
     report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}
     report |= {"learned": sum(p.numel() for p in start.values()), "moved": how_far(model, start)}
     report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
