@@ -33,14 +33,10 @@ def _pairs(options: argparse.Namespace) -> int:
         raise AgentRLError("no run is stored here yet. Import traces first: agentrl import TRACES --workflow NAME")
     runs = workspace.warehouse.query(_RUNS, [name])
     found = pairs_from({**run, "trace": json.loads(run["trace"])} for run in runs)
-    said = (
-        f"{len(found.rows)} pairs from {found.runs} runs of {name}; {found.one_sided} tasks have runs that all ended "
-        f"alike, of {found.unknown} runs nobody says whether they succeeded, {found.apart} pairs of runs answer "
-        "requests in other words"
-    )
+    said = str(found)
     if not found.rows:
-        raise AgentRLError(f"{said}. A request is needed that one run answered well and another did not")
+        raise AgentRLError(f"{name} has {said}. A request is needed that one run answered well and another did not")
     write_jsonl(Path(options.file), found.rows)
-    print(f"{options.file}: {said}")
+    print(f"{options.file}: {said} of {name}")
     print("Personal data in them is redacted, as it is wherever runs are stored.", file=sys.stderr)
     return 0

@@ -112,6 +112,7 @@ def profile(result: CleanResult) -> dict[str, Any]:
     return {
         "raw": len(result.clean) + len(result.quarantine),
         "clean": len(result.clean),
+        "demonstrations": sum(pair.is_demonstration for pair in result.clean),
         "quarantined": len(result.quarantine),
         "tasks": len({pair.task_id for pair in result.clean}),
         "by_reason": count(row.reason.value for row in result.quarantine),

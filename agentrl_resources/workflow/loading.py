@@ -13,7 +13,12 @@ from agentrl_resources.workflow.own import OwnWorkflow
 from agentrl_resources.workflow.protocol_check import check_workflow
 from agentrl_resources.workflow.rubric import load_rubric
 
-BUILT_IN = {"order_desk": "agentrl_resources.workflow.order_desk:OrderDeskWorkflow"}
+TRACES = "traces"
+"""The name of a workflow of which there are only traces."""
+BUILT_IN = {
+    "order_desk": "agentrl_resources.workflow.order_desk:OrderDeskWorkflow",
+    TRACES: "agentrl_resources.traces:TracesWorkflow",  # stands above this package, is imported when asked for
+}
 
 
 def load_workflow(target: str, rubric: Path | None = None, tasks: Path | None = None) -> Workflow:
@@ -22,7 +27,7 @@ def load_workflow(target: str, rubric: Path | None = None, tasks: Path | None = 
     Args:
         target: the name, or the place of a class that offers `Workflow`, or of an environment (`OwnWorkflow`).
         rubric: a rubric file to use in place of the workflow's own.
-        tasks: the tasks of an environment.
+        tasks: the tasks of an environment; the traces of `traces`.
 
     Raises:
         AgentRLError: no such workflow; its module cannot be imported; it lacks something that a workflow has.
@@ -42,6 +47,12 @@ def load_workflow(target: str, rubric: Path | None = None, tasks: Path | None = 
             f"workflow `{target}` cannot be loaded: the module {module_name} ({module.__file__}) has no "
             f"`{class_name}`{nearest}. Name a class that is there."
         ) from error
+    if target == TRACES:
+        if tasks is None:
+            raise AgentRLError(
+                "workflow `traces` is made of a file of traces. Name it: `workflow.tasks: traces.jsonl`."
+            )
+        return make(tasks, load_rubric(rubric) if rubric else None)
     if is_environment(make):
         return _around(target, make, rubric, tasks)
     if tasks is not None:
