@@ -24,9 +24,14 @@ def add_doctor_command(commands: Any, everywhere: argparse.ArgumentParser) -> No
 
 def _doctor(options: argparse.Namespace) -> int:
     from agentrl_resources.files import write_atomic
+    from agentrl_resources.workflow import WITHOUT_ENVIRONMENT, recorded_tools
     from agentrl_resources.workflow.checkup import as_text, check_up, episodes_to_look_at
 
     workspace = this_workspace()
+    if recorded_tools(workspace.workflow) is not None:  # there is nothing to play
+        derived = getattr(workspace.workflow, "derived", {})
+        print("\n".join(f"{part}: {said}" for part, said in derived.items()), f"\n[know] {WITHOUT_ENVIRONMENT}")
+        return 0
 
     def progress(what: str) -> None:
         """On the line that the next one is written over; nothing clears it."""

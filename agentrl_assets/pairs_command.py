@@ -25,7 +25,7 @@ def add_pairs_command(commands: Any, everywhere: argparse.ArgumentParser) -> Non
 
 def _pairs(options: argparse.Namespace) -> int:
     from agentrl_resources.files import write_jsonl
-    from agentrl_resources.preferences import pairs_from
+    from agentrl_resources.preferences import length_of, pairs_from
 
     workspace = this_workspace()
     name = options.workflow or workspace.workflow.name
@@ -33,14 +33,16 @@ def _pairs(options: argparse.Namespace) -> int:
         raise AgentRLError("no run is stored here yet. Import traces first: agentrl import TRACES --workflow NAME")
     runs = workspace.warehouse.query(_RUNS, [name])
     found = pairs_from({**run, "trace": json.loads(run["trace"])} for run in runs)
-    said = (
-        f"{len(found.rows)} pairs from {found.runs} runs of {name}; {found.one_sided} tasks have runs that all ended "
-        f"alike, of {found.unknown} runs nobody says whether they succeeded, {found.apart} pairs of runs answer "
-        "requests in other words"
-    )
+    said = str(found)
     if not found.rows:
-        raise AgentRLError(f"{said}. A request is needed that one run answered well and another did not")
+        raise AgentRLError(f"{name} has {said}. A request is needed that one run answered well and another did not")
     write_jsonl(Path(options.file), found.rows)
-    print(f"{options.file}: {said}")
+    print(f"{options.file}: {said} of {name}")
+    if Path(workspace.workflow_file).exists():
+        limit = workspace.settings.preferences.max_characters
+        lengths = [length_of(row["prompt"], row["chosen"], row.get("rejected", [])) for row in found.rows]
+        if longer := sum(length > limit for length in lengths):
+            said = f"{longer} rows are longer than preferences.max_characters ({limit:,}) and would go to quarantine"
+            print(f"agentrl: {said}; the longest has {max(lengths):,}", file=sys.stderr)
     print("Personal data in them is redacted, as it is wherever runs are stored.", file=sys.stderr)
     return 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from agentrl_assets.traces_only import END, within_reach
 from agentrl_resources.dagster_history import Built, check_answer, latest_build
 from agentrl_resources.dagster_resources import Workspace
 from agentrl_resources.errors import AgentRLError
@@ -27,7 +28,8 @@ def make_plan(
 ) -> Plan:
     """The plan for the selected assets, by default all. Partitioned assets are left out: they have a week each.
 
-    AgentRLError for an asset that does not exist.
+    Of a workflow with traces alone, all are those that need no environment. AgentRLError for an asset that does not
+    exist, or needs what is not there.
     """
     graph = defs.resolve_asset_graph()
     names = [key.to_user_string() for key in graph.toposorted_asset_keys]
@@ -35,6 +37,7 @@ def make_plan(
         if name not in names:
             raise AgentRLError(f"there is no asset '{name}'; {nearest(name, names)}")
     inputs = {name: [key.to_user_string() for key in graph.get(dg.AssetKey(name)).parent_keys] for name in names}
+    selected = within_reach(workspace, selected, _with_upstream([END], inputs))
     wanted = _with_upstream(selected or names, inputs)
     plain = tuple(name for name in names if name in wanted and graph.get(dg.AssetKey(name)).partitions_def is None)
 

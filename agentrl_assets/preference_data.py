@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -76,8 +77,11 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
     report = profile(result)
     quarantine = [row.to_dict() for row in result.quarantine]
     with workspace.store.stage("cleaned_preference_data") as folder:
-        for split in ("train", "holdout"):
-            write_jsonl(folder / f"{split}.jsonl", (pair.to_dict() for pair in result.clean if pair.split == split))
+        parts: dict[str, list[dict[str, Any]]] = {"train": [], "holdout": [], "demonstrations": []}
+        for pair in result.clean:
+            parts["demonstrations" if pair.is_demonstration else pair.split].append(pair.to_dict())
+        for part, pairs in parts.items():
+            write_jsonl(folder / f"{part}.jsonl", pairs)
         write_jsonl(folder / "quarantine.jsonl", quarantine)
         write_json(folder / "report.json", report)
         _draw_reasons(folder / "reasons.png", report["by_reason"])
@@ -85,7 +89,9 @@ def cleaned_preference_data(context: dg.AssetExecutionContext, workspace: Worksp
     workspace.warehouse.store_rows("preference_quarantine", quarantine, _QUARANTINE_COLUMNS)
     tables = {name: counts(report[name], of=name.removeprefix("by_")) for name in report if name.startswith("by_")}
     tables["unused_columns"] = counts(report["unused_columns"], of="column")
-    in_short = f"{report['clean']} pairs, {report['quarantined']} rows in quarantine"
+    in_short = f"{report['clean'] - report['demonstrations']} pairs, {report['quarantined']} rows in quarantine"
+    if report["demonstrations"]:
+        in_short += f", {report['demonstrations']} runs to imitate alone"
     return materialized(
         artifact, **numbers(report), in_short=in_short, **tables, redactions=counts(report["redactions"], of="kind")
     )
@@ -169,14 +175,17 @@ def raw_equals_clean_plus_quarantined(
     """Every raw row is among the clean pairs or in quarantine, and in one of them only."""
     raw = len(_raw_rows(workspace.latest(context, "raw_preference_data").path))
     folder = workspace.latest(context, "cleaned_preference_data").path
-    kept = {name: sum(1 for _ in read_jsonl(folder / f"{name}.jsonl")) for name in ("train", "holdout", "quarantine")}
+    kept = {name: sum(1 for _ in read_jsonl(folder / f"{name}.jsonl")) for name in _PARTS}
     said = f"{raw} raw rows; {kept['train']} train, {kept['holdout']} are held out, {kept['quarantine']} in quarantine."
+    if kept["demonstrations"]:
+        said += f" {kept['demonstrations']} are demonstrations."
     share = percent(kept["quarantine"] / raw)
     return dg.AssetCheckResult(
         passed=raw == sum(kept.values()), description=said, metadata={"raw": raw, **kept, "quarantined": share}
     )
 
 
+_PARTS = ("train", "holdout", "demonstrations", "quarantine")
 _QUARANTINE_COLUMNS = {
     "row": "BIGINT", "source": "VARCHAR", "reason": "VARCHAR", "detail": "VARCHAR", "data": "JSON"
 }  # fmt: skip

@@ -15,6 +15,7 @@ from agentrl_assets.definitions import defs
 from agentrl_assets.plan import Plan, make_plan
 from agentrl_assets.progress import ProgressReport
 from agentrl_assets.reliability import outdated_weeks, partition_of, weeks_without_score
+from agentrl_assets.traces_only import END, only_traces
 from agentrl_resources.dagster_history import latest_build
 from agentrl_resources.dagster_resources import Workspace, write_dagster_yaml
 from agentrl_resources.errors import AgentRLError
@@ -23,6 +24,7 @@ from agentrl_resources.forkserver import warm_up
 
 _OURS = {"agentrl/command": "run"}
 _GATES = dg.AssetKey("gate_evidence")
+_REWARD = dg.AssetKey(END)
 _TRAFFIC = "agent_runs"
 _UNFINISHED = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
 
@@ -65,7 +67,7 @@ def bring_up_to_date(workspace: Workspace, selected: Collection[str], terminal: 
         again = make_plan(defs, instance, workspace, selected)
         if report.built and not report.failures and _TRAFFIC in again.reasons:
             _carry_out(again, instance, workspace, report, terminal)
-        if not selected or "reliability_score" in selected:
+        if "weekly_reliability" in report.plan.wanted and (not selected or "reliability_score" in selected):
             _score_weeks(instance, workspace, report, terminal)
         report.held_back.extend(name for name in report.plan.reasons if name not in report.built)
         return report
@@ -131,10 +133,12 @@ def _execute(
             # Only this command knows how to start its runs again, by being run again.
             tags={**_OURS, "dagster/max_retries": "0"},
         )
+    # nothing learns from a reward model where nothing is played: what is said of it is a result
+    results = (_GATES, _REWARD) if only_traces(workspace) else (_GATES,)
     for event in result.all_events:
         if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION and event.asset_key is not None:
             report.built.append(event.asset_key.to_user_string())
-        elif said := _failure(event):
+        elif said := _failure(event, results):
             report.failures.append(said)
         if event.event_type == dg.DagsterEventType.STEP_FAILURE:
             with (workspace.root / "run.log").open("a") as log:
@@ -148,11 +152,12 @@ def _purposes() -> dict[str, str]:
     return {key.to_user_string(): (graph.get(key).description or "").partition(".")[0] for key in long}
 
 
-def _failure(event: dg.DagsterEvent) -> str | None:
-    """One sentence for people; None for what is no failure, among it a gate that does not say GO: that is a result."""
+def _failure(event: dg.DagsterEvent, results: Collection[dg.AssetKey]) -> str | None:
+    """One sentence for people; None for what is no failure, among it a gate that does not say GO: that is a result, as
+    all checks of the assets in `results` are."""
     if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         check = event.asset_check_evaluation_data
-        stops = check.blocking and not check.passed and check.asset_key != _GATES
+        stops = check.blocking and not check.passed and check.asset_key not in results
         return f"{check.asset_key.to_user_string()}: {check.check_name}: {check.description}" if stops else None
     if event.event_type != dg.DagsterEventType.STEP_FAILURE:
         return None

@@ -9,11 +9,13 @@ import dagster as dg
 from agentrl_assets.alternatives import row
 from agentrl_assets.evaluation import SUITES, violations
 from agentrl_assets.gates import stored_evidence
+from agentrl_assets.traces_only import only_traces, what_traces_gave
 from agentrl_resources.dagster_history import check_answer, out_of_date
 from agentrl_resources.dagster_resources import Workspace
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.evaluation import Verdict, judge, parse_gate
 from agentrl_resources.telemetry import weekly_score
+from agentrl_resources.workflow import WITHOUT_ENVIRONMENT
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class GateState:
 
 def gate_states(instance: dg.DagsterInstance, workspace: Workspace) -> list[GateState]:
     """Every gate of the workflow file. AgentRLError when nothing was evaluated yet."""
+    if only_traces(workspace):
+        raise AgentRLError(WITHOUT_ENVIRONMENT)
     artifact = workspace.find(instance, "gate_evidence")
     if artifact is None:
         raise AgentRLError("No gate was evaluated yet. Run: agentrl run")
@@ -51,6 +55,8 @@ def gate_states(instance: dg.DagsterInstance, workspace: Workspace) -> list[Gate
 
 def summary(instance: dg.DagsterInstance, workspace: Workspace) -> str:
     """What there is in the state folder by now; parts that were not built yet are left out."""
+    if only_traces(workspace):
+        return "\n".join([*what_traces_gave(instance, workspace), *_places(instance, workspace)])
     parts = [
         list(_comparison(instance, workspace)),
         list(_worth(instance, workspace)),

@@ -28,7 +28,7 @@ from agentrl_resources.settings import Settings, load_settings
 from agentrl_resources.source_code import SourceCode
 from agentrl_resources.telemetry import Warehouse, segment_sizes, version_name
 from agentrl_resources.worker import fill
-from agentrl_resources.workflow import Workflow, load_workflow
+from agentrl_resources.workflow import BUILT_IN, Workflow, load_workflow
 
 PROJECT = Path(__file__).parents[1]
 """Where the code lies, with the SQL models and the lock file."""
@@ -191,7 +191,7 @@ class Workspace(dg.ConfigurableResource):
         """Digest of the workflow's own module, of everything of its project that this imports, and of its file of
         tasks: an edited environment is a new version."""
         target, tasks = self.settings.workflow.target, self.settings.workflow.tasks
-        place = target if ":" in target else f"agentrl_resources.workflow.{target}"
+        place = target if ":" in target else BUILT_IN.get(target, target).partition(":")[0]
         if (digest := self.code.digest(place)) is None:
             self.workflow  # noqa: B018  # says what is wrong with the name
         if tasks is None:

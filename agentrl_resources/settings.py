@@ -3,6 +3,7 @@
 python -m agentrl_resources.settings > docs/settings.md     # after a change here
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,7 +76,7 @@ class WorkflowSettings(StrictModel):
     are found."""
     tasks: str | None = None
     """Of an environment: a file with its tasks (from this file's own folder), a JSON object a line, Parquet, or a
-    folder of the `datasets` library."""
+    folder of the `datasets` library. Of the target `traces`: a file of traces, as `agentrl import` reads them."""
     baseline: Name = "sft"
     """The name that the SFT checkpoint carries as `model_version` in run records."""
     reward_model: Name = "rm"
@@ -400,6 +401,15 @@ much, which Schulman et al. 2025 ("LoRA without regret") found best from 1 B to 
 """
 
 
+OF_TRACES: dict[str, dict[str, float]] = {
+    "preferences": {"max_characters": 40_000},
+    "sft": {"epochs": 12, "batch_size": 4},
+    "reward": {"epochs": 6, "batch_size": 4},
+}
+"""Defaults where there are only traces: whole runs of production are several times as long as an answer, and there are
+tens or hundreds of them. Those of training are for the built-in model."""
+
+
 class EngineSettings(StrictModel):
     """What samples the policies' tokens in rollouts, on-policy pairs and evaluation."""
 
@@ -481,12 +491,13 @@ class Settings(StrictModel):
             raise ValueError("compute.kind is `ray`, but with engine.kind `vllm` it is the server that samples")
         if self.engine.publish == "adapter" and self.policy.adapter == "full":
             raise ValueError("engine.publish is `adapter`, but policy.adapter is `full`: there is none to publish")
-        if self.model.base is None:
-            if self.policy.adapter == "lora":
-                raise ValueError("policy.adapter is `lora`, but there is no model.base whose weights it could stand on")
-            return self
-        for section, values in OF_A_BASE[self.policy.adapter].items():
+        if self.model.base is None and self.policy.adapter == "lora":
+            raise ValueError("policy.adapter is `lora`, but there is no model.base whose weights it could stand on")
+        of_traces: Mapping[str, Mapping[str, float | None]] = OF_TRACES if self.workflow.target == "traces" else {}
+        of_a_base = OF_A_BASE[self.policy.adapter] if self.model.base is not None else {}
+        for section in (*of_traces, *(name for name in of_a_base if name not in of_traces)):
             settings = getattr(self, section)
+            values = {**of_traces.get(section, {}), **of_a_base.get(section, {})}
             left_open = {name: value for name, value in values.items() if name not in settings.model_fields_set}
             # the validator's own result is this object, which is frozen
             object.__setattr__(self, section, settings.model_copy(update=left_open))
@@ -562,6 +573,18 @@ def settings_reference() -> str:
             *(
                 f"| `{section}.{name}` | {_number(value)} | {_number(OF_A_BASE['lora'][section][name])} |"
                 for section, values in OF_A_BASE["full"].items()
+                for name, value in values.items()
+            ),
+            "",
+            "## Traces alone",
+            "",
+            "With `workflow.target: traces`, what the file leaves open is (of SFT and reward model, without a base):",
+            "",
+            "| setting | value |",
+            "|---|--:|",
+            *(
+                f"| `{section}.{name}` | {_number(value)} |"
+                for section, values in OF_TRACES.items()
                 for name, value in values.items()
             ),
             "",

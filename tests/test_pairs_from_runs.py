@@ -45,7 +45,9 @@ def test_what_gives_no_pair_is_counted() -> None:
         run(9, "e", True, trace={}),
     ]  # fmt: skip
     found = pairs_from(runs)
-    assert [(row["chosen_run"], row["rejected_run"]) for row in found.rows] == [("r7", "r8")]
+    pairs = [(row["chosen_run"], row["rejected_run"], "compares" in row) for row in found.rows if "rejected" in row]
+    assert pairs == [("r5", "r6", True), ("r7", "r8", False)]
+    assert [row["chosen_run"] for row in found.rows if "rejected" not in row] == ["r1", "r2"]
     assert (found.runs, found.unknown, found.one_sided, found.apart) == (9, 2, 2, 1)
 
 
@@ -69,7 +71,7 @@ def test_imported_traces_become_pairs_that_can_be_cleaned(
     assert "Import traces first" in capsys.readouterr().err
     assert main(["import", str(traces), "--workflow", "parcels", *where]) == 0
     assert main(["pairs", str(out), "--workflow", "parcels", *where]) == 0
-    assert "10 pairs from 20 runs of parcels" in capsys.readouterr().out
+    assert "10 pairs (0 of them of runs whose requests are in other words" in capsys.readouterr().out
     assert len(list(read_pairs(out))) == 10
     assert {json.loads(line)["chosen_run"] for line in out.read_text().splitlines()} == {
         f"r{n}" for n in range(0, 20, 2)

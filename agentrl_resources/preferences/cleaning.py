@@ -112,6 +112,7 @@ def profile(result: CleanResult) -> dict[str, Any]:
     return {
         "raw": len(result.clean) + len(result.quarantine),
         "clean": len(result.clean),
+        "demonstrations": sum(pair.is_demonstration for pair in result.clean),
         "quarantined": len(result.quarantine),
         "tasks": len({pair.task_id for pair in result.clean}),
         "by_reason": count(row.reason.value for row in result.quarantine),
@@ -129,7 +130,7 @@ def profile(result: CleanResult) -> dict[str, Any]:
 def _admit(raw: RawRow, rules: CleaningRules, check: CallCheck) -> _Candidate:
     redactor = Redactor(raw.data)
     pair = read_pair(raw, rules.holdout_percent, check, redactor)
-    longest = _characters(pair.prompt) + max(_characters(pair.chosen), _characters(pair.rejected))
+    longest = length_of(pair.prompt, pair.chosen, pair.rejected)
     if longest > rules.max_characters:
         raise Refused(Reason.TOO_LONG, f"{longest} characters, {rules.max_characters} are allowed.")
     if pair.chosen == pair.rejected:
@@ -143,6 +144,11 @@ def _admit(raw: RawRow, rules: CleaningRules, check: CallCheck) -> _Candidate:
         raise Refused(Reason.LABEL_DISAGREES_WITH_SCORES, f"The rejected side scores {gap:.2f} more under the rubric.")
     about = pair.to_dict() | {"prompt": None, "chosen": None, "rejected": None}  # these are what pair_id stands for
     return _Candidate(raw, pair, redactor.found, (pair.pair_id, canonical_json(about), raw.source, raw.row))
+
+
+def length_of(prompt: list[Message], *sides: list[Message]) -> int:
+    """Characters of the prompt with the longest side: what `max_characters` bounds."""
+    return _characters(prompt) + max(map(_characters, sides))
 
 
 def _characters(turns: list[Message]) -> int:

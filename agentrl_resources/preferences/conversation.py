@@ -19,9 +19,10 @@ _ENDS_A_REQUEST = "?:=>\n"
 _INSTRUCTIONS = ("system", "developer")
 
 
-def join(opening: list[Any], chosen: list[Any], rejected: list[Any]) -> Parts:
+def join(opening: list[Any], chosen: list[Any], rejected: list[Any], two_runs: bool = False) -> Parts:
     """The three parts of two conversations. `opening` is the row's own prompt, empty where it has none.
 
+    `two_runs`: the sides are runs of one task, which need not answer the same words (see `pairs.TWO_RUNS`).
     Raises `Refused` where the sides do not answer the same prompt, or one of them holds no answer.
     """
     before = read_messages(opening, "prompt")
@@ -30,10 +31,14 @@ def join(opening: list[Any], chosen: list[Any], rejected: list[Any]) -> Parts:
     if before and before[-1]["role"] == "assistant":
         opening = _without_answer(opening, before, chosen, rejected)
         before = before[: len(opening)]
-    whole_chosen, repeats_chosen = _whole(opening, before, chosen, "chosen")
-    whole_rejected, repeats_rejected = _whole(opening, before, rejected, "rejected")
-    answers = not repeats_chosen and not repeats_rejected and _answer(chosen) and _answer(rejected)
-    length = len(before) if before and answers else _shared(whole_chosen, whole_rejected)
+    if two_runs:
+        whole_chosen, whole_rejected = (_run(opening, before, side) for side in (chosen, rejected))
+        length = _begun_alike(whole_chosen, whole_rejected)
+    else:
+        whole_chosen, repeats_chosen = _whole(opening, before, chosen, "chosen")
+        whole_rejected, repeats_rejected = _whole(opening, before, rejected, "rejected")
+        answers = not repeats_chosen and not repeats_rejected and _answer(chosen) and _answer(rejected)
+        length = len(before) if before and answers else _shared(whole_chosen, whole_rejected)
     sides = whole_chosen[length:], whole_rejected[length:]
     for name, turns in zip(("chosen", "rejected"), sides, strict=True):
         if not any(_is_answer(turn) for turn in turns):
@@ -182,6 +187,30 @@ def _shared(chosen: list[Message], rejected: list[Message]) -> int:
         if chosen[length]["role"] == rejected[length]["role"] == "assistant":
             return length
     raise Refused(Reason.UNREADABLE, "The two sides do not answer the same prompt.")
+
+
+def _run(opening: list[Any], before: list[Message], side: list[Any]) -> list[Message]:
+    """A side as a whole run, whose prompt it may repeat."""
+    if before and role_of(side[0] if side else None) not in ("tool", "assistant"):
+        alone = read_messages(side, "side")
+        if _repeats(before, alone):
+            return alone
+    return read_messages([*opening, *side], "side")
+
+
+def _begun_alike(chosen: list[Message], rejected: list[Message]) -> int:
+    """How many turns two runs have in common before the agent's first in either: what it wrote stays in its side."""
+    openings = [list(takewhile(lambda turn: turn["role"] != "assistant", side)) for side in (chosen, rejected)]
+    return _common(*([_key(turn) for turn in side] for side in openings))
+
+
+def demonstration(opening: list[Any], chosen: list[Any]) -> Parts:
+    """A conversation that is to be imitated, from the agent's first turn behind the row's own prompt; no other side."""
+    whole = read_messages([*opening, *chosen], "chosen")
+    length = next((place for place, turn in enumerate(whole) if place >= len(opening) and _is_answer(turn)), None)
+    if length is None:
+        raise Refused(Reason.MISSING_SIDE, "The chosen side holds no answer.")
+    return whole[:length], whole[length:], []
 
 
 def _common(one: Sequence[Any], other: Sequence[Any]) -> int:

@@ -5,12 +5,19 @@ from typing import Any
 
 from agentrl_resources.files import canonical_json, digest_json
 from agentrl_resources.preferences import layouts
-from agentrl_resources.preferences.conversation import Parts, join, split_text, with_system, without_prompt
+from agentrl_resources.preferences.conversation import (
+    Parts,
+    demonstration,
+    join,
+    split_text,
+    with_system,
+    without_prompt,
+)
 from agentrl_resources.preferences.messages import CallCheck, call_problem, control_token, role_of
-from agentrl_resources.preferences.pairs import Message, Pair, RawRow, Reason, Refused
+from agentrl_resources.preferences.pairs import DEMONSTRATION, TWO_RUNS, Message, Pair, RawRow, Reason, Refused
 from agentrl_resources.preferences.turns import is_plain, to_turns
 from agentrl_resources.preferences.values import flag, given, json_object, number
-from agentrl_resources.redaction import Redactor
+from agentrl_resources.redaction import Redactor, pseudonym
 
 OVERALL = "overall"
 """The criterion of a score that was given to an answer as a whole (`score_chosen`, `chosen_rating`, ...)."""
@@ -50,12 +57,25 @@ def read_pair(raw: RawRow, holdout_percent: int, check: CallCheck, redactor: Red
         split=_split(row.get("split"), task_id, holdout_percent),
         source=raw.source,
         conversational=flag(row.get("conversational", conversational)),
-        metadata=redactor.redact(json_object(row.get("metadata"), "metadata") or {}),
+        metadata=redactor.redact(json_object(row.get("metadata"), "metadata") or {}) | _runs(row),
+        compares=layouts.compares(row),
     )
+
+
+def _runs(row: layouts.Columns) -> dict[str, Any]:
+    """Which runs the sides come from, where the row says it."""
+    named = {side: row.get(f"{side}_run") for side in ("chosen", "rejected")}
+    runs = {side: pseudonym(str(name)) for side, name in named.items() if given(name)}
+    return {"runs": runs} if runs else {}
 
 
 def _split_prompt(row: layouts.Columns) -> tuple[Parts, bool]:
     """Prompt, chosen and rejected turns, and whether the row named speakers."""
+    kind = layouts.compares(row)
+    if kind == TWO_RUNS and not given(row.get("task_id")):
+        raise Refused(Reason.UNREADABLE, "Two runs are compared, and no `task_id` says that they are of one task.")
+    if kind == DEMONSTRATION:
+        return _demonstration(row), True
     chosen, rejected = layouts.sides(row)
     if "rejected_message" in row.used and "messages" in row.used:  # OpenPipe: the chosen answer ends the conversation
         conversation = to_turns(chosen, "user", "messages")
@@ -69,8 +89,26 @@ def _split_prompt(row: layouts.Columns) -> tuple[Parts, bool]:
     elif texts:
         text, chosen, rejected = split_text(chosen.strip(), rejected.strip())
         opening = to_turns(text, "user", "prompt") if text else []
-    sides = [to_turns(side, "assistant", name) for name, side in (("chosen", chosen), ("rejected", rejected))]
-    parts = with_system(join(opening, *sides), layouts.system_text(row))
+    better, worse = to_turns(chosen, "assistant", "chosen"), to_turns(rejected, "assistant", "rejected")
+    parts = with_system(join(opening, better, worse, two_runs=kind == TWO_RUNS), layouts.system_text(row))
+    _complete(row, parts)
+    return parts, not texts
+
+
+def _demonstration(row: layouts.Columns) -> Parts:
+    """One conversation to imitate. Raises `Refused` where the row has another side too."""
+    if "chosen" not in row or "rejected" in row:
+        raise Refused(Reason.MISSING_SIDE, "A demonstration has a `chosen` side and no `rejected` one.")
+    chosen = to_turns(row["chosen"], "assistant", "chosen")
+    before, asked = layouts.asked(row)
+    opening = [*before, *(to_turns(asked, "user", "prompt") if asked is not None else [])]
+    parts = with_system(demonstration(opening, chosen), layouts.system_text(row))
+    _complete(row, parts)
+    return parts
+
+
+def _complete(row: layouts.Columns, parts: Parts) -> None:
+    """Raises `Refused` where a part of the row is in none of the parts, or one holds what a model must not write."""
     if column := layouts.left_out(row, parts[0], parts[1:]):
         raise Refused(
             Reason.UNREADABLE,
@@ -80,7 +118,6 @@ def _split_prompt(row: layouts.Columns) -> tuple[Parts, bool]:
     for name, turns in zip(("chosen", "rejected"), parts[1:], strict=True):
         if token := control_token(turns):
             raise Refused(Reason.UNREADABLE, f"The {name} side's text holds {token}, which a model must not write.")
-    return parts, not texts
 
 
 def _last_text(opening: list[Any]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from agentrl_resources.preferences.pairs import Reason, Refused
+from agentrl_resources.preferences.pairs import DEMONSTRATION, TWO_RUNS, Reason, Refused
 from agentrl_resources.preferences.values import flag, given, leaves, number, parsed
 
 KNOWN = (
@@ -78,7 +78,8 @@ _READ = {
     *(f"{noun}_{side}" for side in ("chosen", "rejected") for noun in SCORED),
     *(f"{noun}_{mark}" for noun in (*SCORED, "scores", "model", "winner_model") for mark in ("a", "b", "0", "1", "2")),
     "winner_tie", "scores", "ratings", "rating", "rewards", "pair_id", "task_id", "task_type", "rubric_scores",
-    "annotator", "rubric_version", "split", "source", "conversational", "metadata",
+    "annotator", "rubric_version", "split", "source", "conversational", "metadata", "compares", "chosen_run",
+    "rejected_run",
 }  # fmt: skip
 
 
@@ -123,10 +124,24 @@ def _plain_name(name: str) -> str:
     return name if name in _READ else re.sub(r"[\s-]+", "_", str(name).strip().lower())
 
 
+def compares(row: Mapping[str, Any]) -> str | None:
+    """What a row says that it compares: `TWO_RUNS`, `DEMONSTRATION`, or two answers to one prompt (None)."""
+    said = row.get("compares")
+    if not given(said):
+        return None
+    if said not in (TWO_RUNS, DEMONSTRATION):
+        raise Refused(
+            Reason.UNREADABLE, f"`compares` is {str(said)[:80]!r}; it may be {TWO_RUNS!r} or {DEMONSTRATION!r}."
+        )
+    return str(said)
+
+
 def has_sides(data: Mapping[str, Any]) -> bool:
-    """Whether a row holds two answers in a known layout."""
+    """Whether a row holds two answers in a known layout, or is a demonstration, which needs one."""
     try:
         row = columns_of(data)
+        if compares(row) == DEMONSTRATION:
+            return "chosen" in row
         return any(good in row and bad in row for good, bad in SIDES) or _candidates(row) is not None
     except Refused as refused:
         return refused.reason == Reason.TIE

@@ -11,6 +11,13 @@ ON_POLICY = "agentrl/on_policy"
 """Source of the pairs that were sampled from our own checkpoint; their metadata hold each side's tokens. Other sources
 are names of files or folders, which have no slash."""
 
+TWO_RUNS = "runs"
+"""What a row's `compares` says where its sides are two whole runs of one task, named by its `task_id`: the prompt is
+what both begin with, perhaps the instructions alone or nothing, and each side holds its own customer's turns. Without
+this word two sides that answer different requests are refused: more often than not somebody mixed up two rows."""
+DEMONSTRATION = "nothing"
+"""The same where a row holds one run, `chosen`, to imitate."""
+
 
 class Reason(StrEnum):
     """Why a row is in quarantine."""
@@ -63,6 +70,7 @@ class Pair:
 
     `pair_id` is the digest of prompt, chosen and rejected. `conversational` is false where plain text was wrapped into
     one user and one assistant turn. `rubric_scores` is {"chosen": {criterion: score}, "rejected": {...}}.
+    A demonstration has no rejected turns. `metadata["runs"]` names the runs that the sides come from, where they do.
     """
 
     pair_id: str
@@ -78,6 +86,12 @@ class Pair:
     source: str
     conversational: bool
     metadata: dict[str, Any] = field(default_factory=dict)
+    compares: str | None = None
+    """`TWO_RUNS`, `DEMONSTRATION`, or two answers to one prompt (None)."""
+
+    @property
+    def is_demonstration(self) -> bool:
+        return self.compares == DEMONSTRATION
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_json
 from agentrl_resources.preferences.layouts import KNOWN, has_sides, label_of
-from agentrl_resources.preferences.pairs import Message, Pair, RawRow
+from agentrl_resources.preferences.pairs import TWO_RUNS, Message, Pair, RawRow
 from agentrl_resources.redaction import redact
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _clean_frame(pairs: Sequence[Any]) -> "pd.DataFrame":
             "personal_data": [
                 redact([pair.prompt, pair.chosen, pair.rejected, pair.metadata])[1].total() for pair in pairs
             ],
-            "prompted": [bool(pair.prompt) for pair in pairs],
+            "prompted": [bool(pair.prompt) or pair.compares == TWO_RUNS for pair in pairs],
             "held_out": [float(pair.split == "holdout") for pair in pairs],
             "chosen_longer": [0.5 if chosen == rejected else float(chosen > rejected) for chosen, rejected in lengths],
             "annotator": [pair.annotator for pair in pairs],

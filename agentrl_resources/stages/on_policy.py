@@ -15,13 +15,17 @@ from agentrl_resources.preferences import ON_POLICY, Pair
 from agentrl_resources.stages.pieces import Share, in_pieces, share_of
 from agentrl_resources.stages.request import StageRequest, load_chat, uses_tools
 from agentrl_resources.stages.sampling import sampling
-from agentrl_resources.workflow import EpisodeFactory, Task
+from agentrl_resources.workflow import WITHOUT_ENVIRONMENT, EpisodeFactory, Task, recorded_tools
 
 QUEUE_REPLY_TOKENS = 128
 
 
 def run(request: StageRequest) -> None:
-    if can_label(request):
+    if recorded_tools(request.workflow) is not None:
+        for name in ("pairs.jsonl", "samples.jsonl", "queue.jsonl"):
+            write_jsonl(request.output / name, [])
+        request.report({"pairs": 0, "queued": 0, "labelled_by": f"nobody: {WITHOUT_ENVIRONMENT}"})
+    elif can_label(request):
         _label(request)
     else:
         _queue(request)

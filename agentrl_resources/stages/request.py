@@ -43,6 +43,10 @@ class StageRequest:
         """Writes the stage's numbers where everybody looks for them."""
         write_json(self.output / "report.json", numbers)
 
+    def demonstrations(self, split: str) -> list[Pair]:
+        """Runs to imitate, which are compared with nothing."""
+        return [pair for pair in self.pairs("cleaned_preference_data", "demonstrations.jsonl") if pair.split == split]
+
     def pairs(self, asset: str, *files: str) -> list[Pair]:
         return [Pair.from_dict(row) for file in files for row in read_jsonl(self.inputs[asset] / file)]
 

@@ -28,7 +28,7 @@ from agentrl_resources.preferences import Pair
 from agentrl_resources.stages.pieces import in_ranks
 from agentrl_resources.stages.request import StageRequest, load_chat, save_with_format, uses_tools
 from agentrl_resources.stages.sampling import sampling
-from agentrl_resources.workflow import EpisodeFactory, Rubric
+from agentrl_resources.workflow import EpisodeFactory, Rubric, recorded_tools
 
 HOLDOUT_ROWS = 256
 
@@ -36,7 +36,7 @@ HOLDOUT_ROWS = 256
 def run(request: StageRequest) -> None:
     settings = request.settings
     report = in_ranks(request, _train, settings.sft.batch_size)
-    if uses_tools(request.output):
+    if uses_tools(request.output) and recorded_tools(request.workflow) is None:
         factory = EpisodeFactory(request.workflow)
         with sampling(request, request.output) as sampler_of:
             sampler = sampler_of(load_policy(request.output), load_chat(request.output, factory), factory)
@@ -50,8 +50,10 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
     settings = request.settings
     chat = load_chat(request.inputs["tokenizer"], EpisodeFactory(request.workflow))
     rubric, given = request.workflow.rubric, request.pairs("cleaned_preference_data", "train.jsonl")
-    train = [pair for pair in given if worth_imitating(pair, rubric)]
-    holdout = request.pairs("cleaned_preference_data", "holdout.jsonl")[:HOLDOUT_ROWS]
+    safe = [pair for pair in given if worth_imitating(pair, rubric)]
+    train = once_a_run([*safe, *request.demonstrations("train")])
+    held_out = [*request.pairs("cleaned_preference_data", "holdout.jsonl"), *request.demonstrations("holdout")]
+    holdout = once_a_run(held_out)[:HOLDOUT_ROWS]
     encoded_train, encoded_holdout = (
         [row for pair in pairs for row in chat.rows([*pair.prompt, *pair.chosen], first_chosen=len(pair.prompt))]
         for pairs in (train, holdout)
@@ -81,7 +83,7 @@ def _train(request: StageRequest, ranks: Ranks) -> dict[str, Any]:
         save_with_format(trained, chat, tools, request.output)
     report |= {"conversations": len(train), "parameters": sum(p.numel() for p in model.parameters())}
     report |= {"learned": sum(p.numel() for p in start.values()), "moved": how_far(model, start)}
-    report |= {"unsafe_left_out": len(given) - len(train), "safety_criteria": list(rubric.named("safety"))}
+    report |= {"unsafe_left_out": len(given) - len(safe), "safety_criteria": list(rubric.named("safety"))}
     return report | {"success_by_task_type": {}}
 
 
@@ -101,6 +103,17 @@ def can_be_learned(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> None:
 def worth_imitating(pair: Pair, rubric: Rubric) -> bool:
     """A preferred answer that its own annotator scored unsafe is better than the other, but no example to follow."""
     return pair.rubric_scores is None or rubric.met("safety", pair.rubric_scores["chosen"]) is not False
+
+
+def once_a_run(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs, of those whose preferred side is one and the same run the first: a run that several failed ones stand
+    against is imitated once."""
+    kept: dict[str, Pair] = {}
+    for pair in pairs:
+        runs = pair.metadata.get("runs", {})
+        whole = "chosen" in runs and runs["chosen"] != runs.get("rejected")  # and not one of its answers, corrected
+        kept.setdefault(runs["chosen"] if whole else pair.pair_id, pair)
+    return list(kept.values())
 
 
 def _probe(request: StageRequest, sampler: Sampler) -> dict[str, Any]:

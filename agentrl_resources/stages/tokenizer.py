@@ -17,7 +17,7 @@ CONVERSATIONS = 2000
 
 def run(request: StageRequest) -> None:
     settings = request.settings.model
-    pairs = request.pairs("cleaned_preference_data", "train.jsonl")
+    pairs = [*request.pairs("cleaned_preference_data", "train.jsonl"), *request.demonstrations("train")]
     uses_tools = any(message.get("tool_calls") for pair in pairs for message in pair.chosen)
     factory = EpisodeFactory(request.workflow)
     if settings.base is not None:

@@ -11,6 +11,10 @@ other column is used when it is there and not empty, and of alternatives the fir
     duration_ms, usage {prompt_tokens | input_tokens, completion_tokens | output_tokens} | tokens_in, tokens_out
     human_override                   without it, a call of a hand-over tool counts as one unless the call failed
     updated_at | exported_at         when the row was as it says: of rows of one run the newest counts
+    tools                            schemas of the tools that the agent had, as OpenAI, Anthropic or MCP write them
+    tokens                           what the gateway kept of each turn: token ids and log-probabilities
+    correction                       what a person wrote in place of the agent's last answer: text, or messages
+    trace                            a run's trace as AgentRL stores it, with all of these and the messages
     labelled_at                      when success, human_override and safety_violation were said; without it as above
 
 How times, flags and numbers may be written says `values`. A row without messages that has a `run_id`, `labelled_at` and
@@ -165,7 +169,24 @@ def _read_row(
 def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that say something; tables keep what is no single value as JSON text."""
     filled = {name: value for name, value in row.items() if not is_empty(value)}
-    return filled | {name: decoded(filled[name]) for name in ("traj", "messages", "usage") if name in filled}
+    inner = decoded(filled.get("trace"))
+    if isinstance(inner, dict) and "messages" in inner and not {"traj", "messages"} & filled.keys():
+        # how each call went is read from the messages again
+        filled |= {name: inner[name] for name in ("messages", *_KEPT) if not is_empty(inner.get(name))}
+    return filled | {name: decoded(filled[name]) for name in ("traj", "messages", "usage", *_KEPT) if name in filled}
+
+
+_KEPT: Mapping[str, type | tuple[type, ...]] = {"tools": list, "tokens": list, "correction": (str, list)}
+"""What a trace keeps beside its messages and calls, and what it has to be."""
+
+
+def _kept(line: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: line[name] for name in _KEPT if name in line}
+    for name, value in kept.items():
+        listed = value if isinstance(value, list) else ()
+        if not isinstance(value, _KEPT[name]) or not all(isinstance(one, dict) for one in listed):
+            raise AgentRLError(f"{name} must be a list of objects{', or text' if name == 'correction' else ''}")
+    return kept
 
 
 def _run_record(
@@ -179,7 +200,8 @@ def _run_record(
     hand_over_tools: frozenset[str],
 ) -> RunRecord:
     trace = read_trace(line)
-    if depth(trace.row()) > 2 * MAX_DEPTH:
+    kept = trace.row() | _kept(line)
+    if depth(kept) > 2 * MAX_DEPTH:
         raise AgentRLError("nested too deeply")
     usage = line.get("usage", {})
     if not isinstance(usage, dict):
@@ -212,7 +234,7 @@ def _run_record(
         safety_violation=said.get("safety_violation"),
         quality=read_number(line, "quality"),
         cost=read_number(line, "cost"),
-        trace=trace.row(),
+        trace=kept,
     )
 
 

@@ -171,6 +171,22 @@ class Workflow(Protocol):
         ...
 
 
+WITHOUT_ENVIRONMENT = (
+    "there are only traces, and no environment to play in: no pairs of the policy's own episodes, no PPO, no "
+    "evaluation, no gates and no release. Give an environment, a class with `reset`, the tools and `get_reward`, and a "
+    "file of tasks (docs/your-workflow.md); the traces stay of use as preferences.source"
+)
+"""What nobody can do with a workflow of which there are only traces, and what to give next."""
+
+
+def recorded_tools(workflow: Workflow) -> list[dict[str, Any]] | None:
+    """OpenAI's schemas of the tools where there are only traces of a workflow and nothing can be played; else None.
+
+    A workflow tells by having `recorded_tools`.
+    """
+    return getattr(workflow, "recorded_tools", None)
+
+
 def is_simulated(workflow: Workflow) -> bool:
     """Whether a workflow's world (cases, customers, annotators) is made up. Records and pictures of episodes say so.
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.workflow.base import Agent, Message, Outcome, Task, Transcript, Workflow
+from agentrl_resources.workflow.base import Agent, Message, Outcome, Task, Transcript, Workflow, recorded_tools
 from agentrl_resources.workflow.given_tools import GivenTool
 from agentrl_resources.workflow.opening import opening
 from agentrl_resources.workflow.sandbox import Sandbox, ToolCall
@@ -188,8 +188,9 @@ class EpisodeFactory:
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
-        self._tools = read_tools(workflow.environment, workflow.tool_policy.rules)
-        self.tools = [tool.schema for tool in self._tools.values()]
+        recorded = recorded_tools(workflow)
+        self._tools = {} if recorded is not None else read_tools(workflow.environment, workflow.tool_policy.rules)
+        self.tools = [tool.schema for tool in self._tools.values()] if recorded is None else recorded
 
     def start(self, task: Task, thread: ToolThread | None = None, answered: bool = True) -> Episode:
         """An episode whose tools run in a thread of its own, or in one that it shares with others that are played in

@@ -16,7 +16,12 @@ from agentrl_resources.workflow.rubric import load_rubric
 from agentrl_resources.workflow.several import several
 from agentrl_resources.workflow.tools import environment_class
 
-BUILT_IN = {"order_desk": "agentrl_resources.workflow.order_desk:OrderDeskWorkflow"}
+TRACES = "traces"
+"""The name of a workflow of which there are only traces."""
+BUILT_IN = {
+    "order_desk": "agentrl_resources.workflow.order_desk:OrderDeskWorkflow",
+    TRACES: "agentrl_resources.traces:TracesWorkflow",  # stands above this package, is imported when asked for
+}
 
 
 def load_workflow(target: str, rubric: Path | None = None, tasks: Path | None = None) -> Workflow:
@@ -25,7 +30,7 @@ def load_workflow(target: str, rubric: Path | None = None, tasks: Path | None = 
     Args:
         target: the name, or the place of a class that offers `Workflow`, or of an environment (`OwnWorkflow`).
         rubric: a rubric file to use in place of the workflow's own.
-        tasks: the tasks of an environment.
+        tasks: the tasks of an environment; the traces of `traces`.
 
     Raises:
         AgentRLError: no such workflow; its module cannot be imported; it lacks something that a workflow has.
@@ -45,6 +50,12 @@ def load_workflow(target: str, rubric: Path | None = None, tasks: Path | None = 
             f"workflow `{target}` cannot be loaded: the module {module_name} ({module.__file__}) has no "
             f"`{class_name}`{nearest}. Name a class that is there."
         ) from error
+    if target == TRACES:
+        if tasks is None:
+            raise AgentRLError(
+                "workflow `traces` is made of a file of traces. Name it: `workflow.tasks: traces.jsonl`."
+            )
+        return make(tasks, load_rubric(rubric) if rubric else None)
     if isinstance(make, Mapping):
         make = several(make, target)
     if is_environment(make) or _makes_one(make):

@@ -86,7 +86,7 @@ class OwnWorkflow:
 
     def _tool_policy(self) -> tuple[ToolPolicy, str]:
         names = tool_names(self._kind)
-        rules = {name: ToolRule("read" if name.split("_")[0] in LOOKING else "write") for name in names}
+        rules = {name: ToolRule("read" if only_reads(name) else "write") for name in names}
         lengths = [len(row.reference) for row in self.rows if row.reference is not None]
         texts = [len(canonical_json([row.reference, row.answer])) for row in self.rows if row.reference is not None]
         policy = ToolPolicy(
@@ -294,6 +294,11 @@ def _shuffled(found: Sequence[Any], *key: Any) -> list[Any]:
     shuffled = list(found)
     Random("|".join(map(str, key))).shuffle(shuffled)
     return shuffled
+
+
+def only_reads(tool: str) -> bool:
+    """Whether a tool changes nothing, as far as its name tells."""
+    return tool.split("_")[0] in LOOKING
 
 
 def _snake(name: str) -> str:
