@@ -3,6 +3,7 @@
 from agentrl_resources.workflow.base import Agent, Message, Outcome, Prices, Task, Transcript, Workflow, is_simulated
 from agentrl_resources.workflow.episode import Episode, EpisodeFactory, request_of
 from agentrl_resources.workflow.loading import load_workflow
+from agentrl_resources.workflow.own import OwnWorkflow
 from agentrl_resources.workflow.rubric import Rubric, load_rubric
 from agentrl_resources.workflow.sandbox import ToolCall, ToolPolicy, ToolRule
 from agentrl_resources.workflow.tool_thread import ToolThread
@@ -14,6 +15,7 @@ __all__ = [
     "EpisodeFactory",
     "Message",
     "Outcome",
+    "OwnWorkflow",
     "Prices",
     "Rubric",
     "Task",
