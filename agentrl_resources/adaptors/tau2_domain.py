@@ -73,16 +73,20 @@ class Domain:
         self._splits = module.get_tasks_split() or {}
         self._wanted: dict[str, Any] = {}
 
-    def world(self, task_id: str, alone: bool) -> Any:
-        """The benchmark's environment as the task begins. `alone`: the agent may call the user's tools."""
+    def fresh(self, solo_mode: bool = False) -> Any:
+        """The benchmark's environment as all tasks begin with. `solo_mode`: the agent may call the user's tools."""
         databases = dict(zip(("db", "user_db"), map(_own, self._shared), strict=False))
-        world = self._make(**databases, solo_mode=True) if alone else self._make(**databases)
+        world = self._make(**databases)
+        world.solo_mode = solo_mode  # `set_solo_mode` would read all tools once more, and `first` was asked
+        return world
+
+    def world(self, task_id: str, alone: bool) -> Any:
+        """The benchmark's environment as the task begins."""
+        world = self.fresh()  # in solo mode no history could be played again
         state = self.tasks[task_id].initial_state
         if state is not None:
-            if alone and state.message_history:  # it has a user in it, and the benchmark allows none
-                world.set_solo_mode(False)
             world.set_state(state.initialization_data, state.initialization_actions, state.message_history or [])
-            world.set_solo_mode(alone)
+        world.solo_mode = alone
         return world
 
     def changes(self, world: Any) -> list[Any]:
