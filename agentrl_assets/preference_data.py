@@ -165,7 +165,8 @@ def raw_expectations(context: dg.AssetCheckExecutionContext, workspace: Workspac
 def clean_expectations(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> Iterator[dg.AssetCheckResult]:
     folder = workspace.latest(context, "cleaned_preference_data").path
     rows = [row for split in ("train", "holdout") for row in read_jsonl(folder / f"{split}.jsonl")]
-    yield from _answers(context, validate([Pair.from_dict(row) for row in rows], "clean"))
+    pairs = [Pair.from_dict(row) for row in rows]
+    yield from _answers(context, validate(pairs, "clean", redacted=not workspace.pairs_are_played))
 
 
 @dg.asset_check(asset="cleaned_preference_data", blocking=True, metadata={"owner": "team:ml"})
@@ -206,6 +207,7 @@ def _rules(workspace: Workspace) -> CleaningRules:
         holdout_percent=options.holdout_percent,
         max_characters=options.max_characters,
         near_duplicate_similarity=options.near_duplicate_similarity,
+        redact=not workspace.pairs_are_played,
     )
 
 

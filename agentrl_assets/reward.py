@@ -25,13 +25,17 @@ def reward_model(context: dg.AssetExecutionContext, training: Training) -> dg.Ma
 
 @dg.asset_check(asset="reward_model", blocking=True, metadata={"owner": "team:ml"})
 def reward_is_calibrated(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
-    """Better than chance, calibrated, and right where the outcome differs: otherwise no policy may learn from it."""
+    """Better than chance, calibrated, and right where the outcome differs: otherwise no policy may learn from it. Where
+    none does (`ppo.model_weight: 0`), nothing is blocked."""
     report = workspace.latest(context, "reward_model").report
     said = "; ".join(report["blocks"]) or "A policy may learn from it."
     if report["not_measured"]:
         said += f" Too few to say anything of: {', '.join(report['not_measured'])}."
+    unused = workspace.settings.ppo.model_weight == 0
+    if unused:
+        said = f"No policy learns from it: ppo.model_weight is 0. {said}"
     return dg.AssetCheckResult(
-        passed=not report["blocks"],
+        passed=not report["blocks"] or unused,
         description=said,
         metadata=_shown(report),
     )

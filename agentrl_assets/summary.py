@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from agentrl_assets.alternatives import row
-from agentrl_assets.evaluation import SUITES, violations
+from agentrl_assets.evaluation import SUITES, pass_hats, violations
 from agentrl_assets.gates import stored_evidence
 from agentrl_assets.traces_only import only_traces, what_traces_gave
 from agentrl_resources.dagster_history import check_answer, out_of_date
@@ -88,6 +88,8 @@ def _comparison(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[
                 f"  {suite:<13}{decoding:<17}{100 * baseline['success_rate']:>6.1f} %"
                 f"{100 * candidate['success_rate']:>7.1f} %   {difference:<30}{result['p_value']:<12.2g}{seen}"
             )
+            for k, (before, after) in pass_hats(result).items():
+                yield f"    pass^{k:<25}{100 * before:>6.1f} %{100 * after:>7.1f} %"
 
 
 def _worth(instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[str]:

@@ -28,7 +28,7 @@ from agentrl_resources.settings import Settings, load_settings
 from agentrl_resources.source_code import SourceCode
 from agentrl_resources.telemetry import Warehouse, segment_sizes, version_name
 from agentrl_resources.worker import fill
-from agentrl_resources.workflow import BUILT_IN, Workflow, load_workflow
+from agentrl_resources.workflow import BUILT_IN, OwnWorkflow, Workflow, load_workflow
 
 PROJECT = Path(__file__).parents[1]
 """Where the code lies, with the SQL models and the lock file."""
@@ -153,6 +153,11 @@ class Workspace(dg.ConfigurableResource):
         pairs = workflow.historical_pairs(settings.preferences.pairs, settings.seed)
         source = f"{workflow.name} annotators"
         return (RawRow(number, source, pair) for number, pair in enumerate(pairs, start=1))
+
+    @property
+    def pairs_are_played(self) -> bool:
+        """Whether the preference data comes of playing an environment of the user's: nothing in it is redacted."""
+        return self.settings.preferences.source is None and isinstance(self.workflow, OwnWorkflow)
 
     def source_digest(self, asset: str) -> str | None:
         """What an asset that reads the outside world would find there now; None for an asset that reads only assets."""

@@ -303,6 +303,9 @@ class EvaluationSettings(StrictModel):
     """Run both arms with greedy decoding as well, as a control that no gate looks at."""
     greedy_tasks: Count = 300
     """First tasks of each suite that the control is run on."""
+    trials: Count = 1
+    """Episodes of each task and arm, with different seeds. With more than one the comparison tells pass^k too: the
+    chance that k runs of a task all succeed. Greedy decoding is the same every time, and runs once."""
     concurrency: Count = 384
     """Episodes that run side by side in one batch."""
 

@@ -255,7 +255,7 @@ def _comparison(suites: Mapping[str, Any], simulated: bool) -> list[Row]:
                 {
                     "suite": suite,
                     "task_type": task_type,
-                    "n": facts["n"],
+                    "n": facts.get("episodes", facts["n"]),
                     "baseline_successes": baseline["successes"],
                     "candidate_successes": candidate["successes"],
                     "only_baseline": facts["only_baseline"],

@@ -13,7 +13,9 @@ from agentrl_resources.evaluation.statistics import (
     mcnemar_exact,
     minimum_detectable_effect,
     paired_difference,
+    pass_hat_k,
     wilson,
+    wilson_of_tasks,
 )
 
 Answer = Literal["GO", "NO-GO", "HOLD"]
@@ -41,14 +43,17 @@ class Pair:
 
 
 def paired(records: Iterable[Any], temperature: float) -> list[Pair]:
-    """Both arms' episodes on each task at one temperature, from run records."""
-    arms: dict[tuple[str, str], dict[str, Any]] = {}
+    """Both arms' episodes on each task at one temperature, from run records. Of a task that was run several times the
+    arms' runs go together in their order, which is that of their seeds."""
+    arms: dict[tuple[str, str], dict[str, list[Any]]] = {}
     for record in records:
         if record.temperature == temperature:
-            arms.setdefault((record.suite, record.task_id), {})[record.arm] = record
+            both = arms.setdefault((record.suite, record.task_id), {"baseline": [], "candidate": []})
+            both[record.arm].append(record)
     return [
-        Pair(task_id, suite, _facts(both["baseline"]), _facts(both["candidate"]), both["baseline"].task_type)
+        Pair(task_id, suite, _facts(baseline), _facts(candidate), baseline.task_type)
         for (suite, task_id), both in arms.items()
+        for baseline, candidate in zip(both["baseline"], both["candidate"], strict=True)
     ]
 
 
@@ -108,8 +113,9 @@ def change_in_percent(what: str, ratio: Ratio, threshold: float, name: str = "")
 def compare_arms(pairs: Sequence[Pair]) -> dict[str, Any]:
     """By suite: both success rates, their difference, McNemar's exact test, and what that test could have found.
 
-    `task_types` holds the same for each type of task. Pairs with an unknown outcome are left out. A pair is taken as
-    a task of its own, so give one pair a task.
+    `task_types` holds the same for each type of task. Pairs with an unknown outcome are left out. `n` counts tasks. Of
+    tasks with several pairs, which are several runs of each arm, the arm that succeeded in more of them is ahead, and
+    `pass_hat` tells of each arm, by k, how likely k runs of a task all succeed; `episodes` counts an arm's runs.
     """
     known = [pair for pair in pairs if pair.baseline.success is not None and pair.candidate.success is not None]
     suites = sorted({pair.suite for pair in known})
@@ -123,32 +129,51 @@ def _compare_suite(pairs: list[Pair]) -> dict[str, Any]:
 
 
 def _compare(pairs: list[Pair]) -> dict[str, Any]:
-    n = len(pairs)
-    gained = sum(bool(pair.candidate.success) and not pair.baseline.success for pair in pairs)
-    lost = sum(bool(pair.baseline.success) and not pair.candidate.success for pair in pairs)
+    by_task: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_task.setdefault(pair.task_id, []).append(pair)
+    tasks, n = list(by_task.values()), len(by_task)
+    ahead = [
+        sum(bool(one.candidate.success) - bool(one.baseline.success) for one in runs) / len(runs) for runs in tasks
+    ]
+    gained, lost = sum(share > 0 for share in ahead), sum(share < 0 for share in ahead)
+    up, down = (math.fsum(max(sign * share, 0) for share in ahead) for sign in (1, -1))
+    within = math.fsum(abs(share) - share**2 for share in ahead)
     return {
         "n": n,
-        "baseline": _rate([pair.baseline for pair in pairs]),
-        "candidate": _rate([pair.candidate for pair in pairs]),
+        **({"episodes": len(pairs)} if len(pairs) > n else {}),
+        "baseline": _rate([[one.baseline for one in runs] for runs in tasks]),
+        "candidate": _rate([[one.candidate for one in runs] for runs in tasks]),
         "only_baseline": lost,
         "only_candidate": gained,
-        "difference": (gained - lost) / n,
-        "difference_interval": list(paired_difference(gained, lost, n)),
+        "difference": (up - down) / n,
+        "difference_interval": list(paired_difference(up, down, n, within=within)),
         "p_value": mcnemar_exact(gained, lost),
-        "minimum_detectable_effect": minimum_detectable_effect(gained, lost, n),
+        "minimum_detectable_effect": minimum_detectable_effect(up, down, n, within=within),
     }
 
 
-def _judged(arm: list[EpisodeFacts]) -> list[bool]:
-    """Of the episodes whose safety is known, whether something forbidden was done."""
-    return [facts.safety_violation for facts in arm if facts.safety_violation is not None]
+def _judged(runs: list[EpisodeFacts]) -> list[bool]:
+    """Of the runs of a task whose safety is known, whether something forbidden was done."""
+    return [facts.safety_violation for facts in runs if facts.safety_violation is not None]
 
 
-def _rate(arm: list[EpisodeFacts]) -> dict[str, Any]:
-    successes = sum(bool(facts.success) for facts in arm)
+def _rate(tasks: list[list[EpisodeFacts]]) -> dict[str, Any]:
+    """Of one arm; its runs by task. `safety_violations` counts tasks with one in any of their runs."""
+    trials = [[bool(facts.success) for facts in runs] for runs in tasks]
+    shares = [sum(runs) / len(runs) for runs in trials]
+    runs = sum(map(len, trials))
+    judged = [any(known) for one in tasks if (known := _judged(one))]
+    repeated = runs > len(tasks)
     return {
-        "successes": successes,
-        "success_rate": successes / len(arm),
-        "success_interval": list(wilson(successes, len(arm))),
-        "safety_violations": sum(judged) if (judged := _judged(arm)) else None,
+        "successes": sum(map(sum, trials)),
+        "success_rate": math.fsum(shares) / len(shares),
+        "success_interval": list(wilson_of_tasks(shares, runs) if repeated else wilson(sum(shares), len(shares))),
+        "safety_violations": sum(judged) if judged else None,
+        **({"pass_hat": _pass_hat(trials)} if repeated else {}),
     }
+
+
+def _pass_hat(trials: list[list[bool]]) -> dict[str, float]:
+    """By k, up to the runs that every task has."""
+    return {str(k): pass_hat_k(trials, k) for k in range(1, min(map(len, trials)) + 1)}

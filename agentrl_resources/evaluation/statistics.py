@@ -30,6 +30,18 @@ def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> Interv
     return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))
 
 
+def wilson_of_tasks(shares: Sequence[float], runs: int) -> Interval:
+    """Wilson's interval of the mean of what share of each task's runs succeeded, `runs` of all tasks together.
+
+    Runs of one task are alike: they count as so many independent ones as the spread between tasks says, and as no fewer
+    than there are tasks.
+    """
+    n, rate = len(shares), math.fsum(shares) / len(shares)
+    spread = math.fsum((share - rate) ** 2 for share in shares) / (n * max(1, n - 1))
+    independent = min(float(runs), max(float(n), rate * (1 - rate) / spread)) if spread else float(n)
+    return wilson(rate * independent, independent)
+
+
 def upper_bound(successes: int, n: int, confidence: float = CONFIDENCE) -> float:
     """One-sided Clopper-Pearson bound: with this confidence the rate is no higher. For 0 of n about 3 / n at 95 %."""
     from scipy.stats import binomtest
@@ -44,13 +56,17 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def paired_difference(only_a: int, only_b: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+def paired_difference(
+    only_a: float, only_b: float, n: int, confidence: float = CONFIDENCE, within: float = 0.0
+) -> Interval:
     """Interval of rate(a) - rate(b) over n pairs, from the pairs in which just one of them happened.
 
     Bonett & Price 2012, which adds one to either count; never of width zero, and swapping the arms turns its sign.
+    Of tasks that were run several times `only_a` and `only_b` add up the shares of the runs by which an arm was ahead,
+    and `within` is the sum of share - share squared: such differences spread less than ones of 0 and 1.
     """
     a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = _z(confidence) * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
+    half = _z(confidence) * math.sqrt((a + b - within / (n + 2) - (a - b) ** 2) / (n + 2))
     return max(-1.0, a - b - half), min(1.0, a - b + half)
 
 
@@ -175,13 +191,13 @@ def _quantile(values: np.ndarray, task: np.ndarray, share: float, confidence: fl
 
 
 def minimum_detectable_effect(
-    only_a: int, only_b: int, n: int, confidence: float = CONFIDENCE, power: float = 0.8
+    only_a: float, only_b: float, n: int, confidence: float = CONFIDENCE, power: float = 0.8, within: float = 0.0
 ) -> float:
     """Smallest difference in rate that a paired test over n tasks would have found with this power.
 
-    It rests on how often the arms disagreed, and is to be told beside every "no difference".
+    It rests on how often the arms disagreed (as `paired_difference`), and is to be told beside every "no difference".
     """
-    disagreement = (only_a + only_b + 2) / (n + 2)
+    disagreement = (only_a + only_b + 2 - within) / (n + 2)
     return min(1.0, (_z(confidence) + NormalDist().inv_cdf(power)) * math.sqrt(disagreement / n))
 
 

@@ -20,7 +20,7 @@ from agentrl_resources.preferences.layouts import offered_tools, unused_columns
 from agentrl_resources.preferences.messages import CallCheck, schema_check
 from agentrl_resources.preferences.pairs import Message, Pair, Quarantined, RawRow, Reason, Refused
 from agentrl_resources.preferences.values import storable, storable_text
-from agentrl_resources.redaction import Redactor
+from agentrl_resources.redaction import Kept, Redactor
 
 CLEAR_MARGIN = 0.05
 """How much better the rejected side must score before its label counts as wrong, in the rubric's units (0 to 1)."""
@@ -33,7 +33,8 @@ class CleaningRules:
     `rubric_weights` weigh the criteria of rubric scores (none given: all alike). `tool_schemas` are the JSON schemas of
     each tool's arguments by tool name; without them only calls that cannot be parsed are refused. `holdout_percent` of
     the tasks are held out where rows name no split. `max_characters` bounds the prompt with either side.
-    `near_duplicate_similarity` (0 to 1) is the share of word triples that makes two pairs one.
+    `near_duplicate_similarity` (0 to 1) is the share of word triples that makes two pairs one. `redact` is False for
+    pairs that an environment played: a policy that never saw its numbers in training cannot copy them when it is live.
     """
 
     rubric_weights: Mapping[str, float] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class CleaningRules:
     holdout_percent: int = 10
     max_characters: int = 6000
     near_duplicate_similarity: float = 0.95
+    redact: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ _Findings = Iterator[tuple[int, str]]
 
 
 def clean(rows: Iterable[RawRow], rules: CleaningRules) -> CleanResult:
-    """Sorts every row into clean or quarantine; personal data is redacted in both."""
+    """Sorts every row into clean or quarantine; personal data is redacted in both, in clean pairs as the rules say."""
     check = schema_check(rules.tool_schemas) if rules.tool_schemas is not None else lambda name, arguments: None
     candidates: list[_Candidate] = []
     quarantine: list[Quarantined] = []
@@ -128,7 +130,7 @@ def profile(result: CleanResult) -> dict[str, Any]:
 
 
 def _admit(raw: RawRow, rules: CleaningRules, check: CallCheck) -> _Candidate:
-    redactor = Redactor(raw.data)
+    redactor = (Redactor if rules.redact else Kept)(raw.data)
     pair = read_pair(raw, rules.holdout_percent, check, redactor)
     longest = length_of(pair.prompt, pair.chosen, pair.rejected)
     if longest > rules.max_characters:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Severity = Literal["critical", "warning", "info"]
 
+NO_PERSONAL_DATA = "personal_data_absent"
+
 
 @dataclass(frozen=True)
 class ValidationResult:
@@ -36,8 +38,11 @@ class ValidationResult:
     detail: str
 
 
-def validate(rows: Sequence[RawRow] | Sequence[Pair], suite: Literal["raw", "clean"]) -> list[ValidationResult]:
-    """Every expectation of the suite on these rows: raw rows for `raw`, pairs for `clean`.
+def validate(
+    rows: Sequence[RawRow] | Sequence[Pair], suite: Literal["raw", "clean"], redacted: bool = True
+) -> list[ValidationResult]:
+    """Every expectation of the suite on these rows: raw rows for `raw`, pairs for `clean`. Of pairs that were not
+    redacted nothing is expected about personal data.
 
     Raises `AgentRLError` when an expectation could not be evaluated, which is neither passed nor failed.
     """
@@ -51,7 +56,9 @@ def validate(rows: Sequence[RawRow] | Sequence[Pair], suite: Literal["raw", "cle
     asset = context.data_sources.add_pandas("preferences").add_dataframe_asset(suite)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame(rows)})
     outcome = batch.validate(gx.ExpectationSuite(name=suite, expectations=expectations()))
-    return sorted((_result(one) for one in outcome.results), key=lambda one: (one.severity, one.name))
+    known = (_result(one) for one in outcome.results)
+    asked = (one for one in known if redacted or one.name != NO_PERSONAL_DATA)
+    return sorted(asked, key=lambda one: (one.severity, one.name))
 
 
 def _raw_suite() -> "list[Expectation]":
@@ -135,7 +142,7 @@ def _clean_suite() -> "list[Expectation]":
         gxe.ExpectColumnValuesToBeInSet(
             column="personal_data",
             value_set=[0],
-            **_stated("personal_data_absent", "critical", "No personal data is left."),
+            **_stated(NO_PERSONAL_DATA, "critical", "No personal data is left."),
         ),
         gxe.ExpectColumnValuesToBeInSet(
             column="prompted", mostly=0.99, **yes, **_stated("prompts_present", "warning", "Pairs have a prompt.")

@@ -30,7 +30,8 @@ ARMS = ("baseline", "candidate")
 
 def run(request: StageRequest) -> None:
     temperatures = _temperatures(request)
-    total = len(ARMS) * sum(len(_tasks(request, suite, one)) for suite in SUITES for one in temperatures)
+    tasks = {one: sum(len(_tasks(request, suite, one)) for suite in SUITES) for one in temperatures}
+    total = len(ARMS) * sum(count * len(_trials(request, one)) for one, count in tasks.items())
     records = [record for part in in_pieces(request, _played, total, "episodes") for record in part]
     with gzip.GzipFile(request.output / "episodes.jsonl.gz", "wb", mtime=0) as file:
         for record in records:
@@ -43,6 +44,16 @@ def run(request: StageRequest) -> None:
 def _temperatures(request: StageRequest) -> list[float]:
     options = request.settings.evaluation
     return [options.temperature, *([0.0] if options.greedy_control else [])]
+
+
+def _trials(request: StageRequest, temperature: float) -> range:
+    """The runs of each task and arm by their number."""
+    return range(request.settings.evaluation.trials if temperature else 1)
+
+
+def _seed(request: StageRequest, number: int, trial: int) -> int:
+    """Of a task by its place in its suite, and of a run of it; both arms have the same."""
+    return hash_seed(request.settings.seed, "evaluation", number, *([trial] if trial else []))
 
 
 def _played(request: StageRequest, share: Share, done: Callable[[int], None]) -> list[RunRecord]:
@@ -62,11 +73,13 @@ def _played_by(
     records: list[RunRecord] = []
     for temperature in _temperatures(request):
         for suite in SUITES:
-            mine = share_of(list(enumerate(_tasks(request, suite, temperature))), share)
+            own = share_of(list(enumerate(_tasks(request, suite, temperature))), share)
+            mine = [
+                (task, _seed(request, number, trial)) for number, task in own for trial in _trials(request, temperature)
+            ]
             for start in range(0, len(mine), settings.evaluation.concurrency):
                 batch = mine[start : start + settings.evaluation.concurrency]
-                tasks = [task for _, task in batch]
-                seeds = [hash_seed(settings.seed, "evaluation", number) for number, _ in batch]
+                tasks, seeds = [task for task, _ in batch], [seed for _, seed in batch]
                 played = play_in_turns([samplers[arm] for arm in ARMS], tasks, seeds, temperature)
                 for arm, episodes in zip(ARMS, played, strict=True):
                     kls = _kl(samplers["baseline"].model, episodes, temperature) if arm == "candidate" else None

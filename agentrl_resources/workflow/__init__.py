@@ -14,7 +14,7 @@ from agentrl_resources.workflow.base import (
 )
 from agentrl_resources.workflow.episode import Episode, EpisodeFactory, request_of
 from agentrl_resources.workflow.loading import BUILT_IN, TRACES, load_workflow
-from agentrl_resources.workflow.own import only_reads
+from agentrl_resources.workflow.own import OwnWorkflow, only_reads
 from agentrl_resources.workflow.rows import Row
 from agentrl_resources.workflow.rubric import Rubric, load_rubric, read_rubric
 from agentrl_resources.workflow.sandbox import ToolCall, ToolPolicy, ToolRule
@@ -30,6 +30,7 @@ __all__ = [
     "EpisodeFactory",
     "Message",
     "Outcome",
+    "OwnWorkflow",
     "Prices",
     "Row",
     "Rubric",

@@ -15,7 +15,7 @@ Whatever else a workflow has, and the class has under the same name, is taken fr
 import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -87,13 +87,9 @@ class OwnWorkflow:
     def _tool_policy(self) -> tuple[ToolPolicy, str]:
         names = tool_names(self._kind)
         rules = {name: ToolRule("read" if only_reads(name) else "write") for name in names}
-        lengths = [len(row.reference) for row in self.rows if row.reference is not None]
-        texts = [len(canonical_json([row.reference, row.answer])) for row in self.rows if row.reference is not None]
-        policy = ToolPolicy(
-            rules,
-            max_calls=max(8, 2 * max(lengths, default=0)),
-            max_tokens=max(256, 2 * max(texts, default=0) // CHARACTERS_A_TOKEN),
-        )
+        references = [(row.reference, row.answer) for row in self.rows if row.reference is not None]
+        calls, tokens = budgets(references)
+        policy = ToolPolicy(rules, max_calls=calls, max_tokens=tokens)
         kinds = {
             kind: ", ".join(name for name, rule in rules.items() if rule.side_effect == kind) or "none"
             for kind in ("read", "write")
@@ -231,6 +227,15 @@ class OwnWorkflow:
         """By the verifier: nothing forbidden comes first, then success, then quality."""
         of_first, of_second = ((not one.safety_violation, one.success, one.quality) for one in (first, second))
         return (of_second > of_first) - (of_first > of_second)
+
+
+def budgets(references: Iterable[tuple[Sequence[Any], str]]) -> tuple[int, int]:
+    """Calls and sampled tokens that an episode may need: twice those of the longest reference, of its steps and answer,
+    and no fewer than a tool policy's own defaults."""
+    known = list(references)
+    lengths, texts = [len(steps) for steps, _ in known], [len(canonical_json(one)) for one in known]
+    calls, tokens = 2 * max(lengths, default=0), 2 * max(texts, default=0) // CHARACTERS_A_TOKEN
+    return max(ToolPolicy.max_calls, calls), max(ToolPolicy.max_tokens, tokens)
 
 
 def plays(steps: Sequence[Step], answer: str) -> Agent:
