@@ -6,6 +6,7 @@ Its tools, its tasks and its rewards are asked of a process there, one for each 
 import atexit
 import itertools
 import json
+import math
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import canonical_json
 
 _WORKERS = Path(__file__).parent / "workers"
+_ROUNDING = 1e-9
 
 
 class Elsewhere:
@@ -36,6 +38,10 @@ class Elsewhere:
     """In which it has to be loaded, with its tasks."""
     most_tasks: ClassVar[int] = 10_000
     """So many are read at most; some environments have no end of them."""
+
+    success_at: ClassVar[float | None] = None
+    """The weighted sum of the rewards from which on an episode is a success; None is the sum of all positive weights:
+    each such reward at 1."""
 
     _library: ClassVar[str]
     """Its name, in errors."""
@@ -86,9 +92,26 @@ class Elsewhere:
             self._process.ended.append(self._name)
         return self._rewards
 
-    def _parts(self, said: Any) -> dict[str, float]:
-        """Rewards by name, with `outcome`, of what the backend's `judge` returned."""
-        raise NotImplementedError
+    def _parts(self, said: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """The rewards by name, and `outcome`: how near their weighted sum came to `success_at`, of which 1 is success.
+
+        AgentRLError where one is no finite number, or no sum could be a success.
+        """
+        wrong = [name for name, one in said.items() if not _finite(one["score"])]
+        if wrong:
+            raise AgentRLError(f"{self.source}: reward `{wrong[0]}` gave {said[wrong[0]]['score']!r}, no number")
+        needed = self.success_at
+        if needed is None:
+            needed = sum(one["weight"] for one in said.values() if one["weight"] > 0)
+        if needed <= 0:
+            raise AgentRLError(
+                f"{self.source}: no reward has a weight above 0, so that nothing says what success is. Set "
+                f"{type(self).__name__}.success_at."
+            )
+        reached = sum(one["score"] * one["weight"] for one in said.values()) / needed
+        outcome = 1.0 if reached >= 1 - _ROUNDING else reached
+        named = {f"{name}_reward" if name in ("outcome", "safety") else name: one for name, one in said.items()}
+        return {"outcome": outcome, **{name: float(one["score"]) for name, one in named.items()}}
 
     @classmethod
     def _worker(cls) -> "Worker":
@@ -117,6 +140,10 @@ class Elsewhere:
 def _folder_of(kind: type) -> Path:
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     return Path(file).absolute().parent if file else Path.cwd()
+
+
+def _finite(score: Any) -> bool:
+    return isinstance(score, int | float) and math.isfinite(score)
 
 
 def as_openai(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

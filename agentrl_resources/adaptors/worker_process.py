@@ -73,9 +73,10 @@ class Worker:
                     process.loaded = process.ask("load", self._seconds, **self._request)
                 except AgentRLError as error:
                     process.kill()
+                    missing = isinstance(error, GoneError) or "No module named" in str(error)
+                    todo = f" That interpreter needs {self._library}, and what the environment imports."
                     raise AgentRLError(
-                        f"{self._what} cannot be loaded by {self._command[0]}: {error}. That interpreter needs "
-                        f"{self._library}, and the environment as an installed package or beside your file."
+                        f"{self._what} cannot be loaded by {self._command[0]}: {error}.{todo if missing else ''}"
                     ) from error
                 self._process = process
             return self._process
