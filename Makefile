@@ -1,6 +1,6 @@
 # make run    the whole pipeline on the workflow of workflow.yaml, in a terminal
 # make test   lint, types and tests
-# make test-engines  the same promises with vLLM itself and a real model (both fetched, some 4 GB in .vllm)
+# make test-engines  the same promises with vLLM itself, a real model, verifiers and Inspect (fetched, some 5 GB)
 # make soak   ten minutes of traffic through the gateway: does its memory grow?
 # make ui     the pipeline in a browser, with its history
 # make env    the environment alone (.venv); the other targets make it when it is missing or out of date
@@ -47,7 +47,22 @@ test: env
 	.vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch .vllm/.ready
 
-test-engines: env .vllm/.ready
+# It wants other versions of openai and mcp than this project does.
+.verifiers/.ready: | .venv/.ready
+	rm -rf .verifiers
+	.venv/bin/python -m venv .verifiers
+	.verifiers/bin/python -m pip install --quiet verifiers==0.4.0
+	@touch .verifiers/.ready
+
+.inspect/.ready: | .venv/.ready
+	rm -rf .inspect
+	.venv/bin/python -m venv .inspect
+	.inspect/bin/python -m pip install --quiet inspect-ai==0.3.285
+	@touch .inspect/.ready
+
+test-engines: env .vllm/.ready .verifiers/.ready .inspect/.ready
+	AGENTRL_VERIFIERS=$(CURDIR)/.verifiers/bin/python .venv/bin/pytest tests/verifiers
+	AGENTRL_INSPECT=$(CURDIR)/.inspect/bin/python .venv/bin/pytest tests/inspect
 	.venv/bin/python examples/models/fetch_smollm2.py
 	AGENTRL_VLLM=$(CURDIR)/.vllm/bin/python AGENTRL_SMOLLM2=$(CURDIR)/examples/models/smollm2-135m-instruct .venv/bin/pytest tests/vllm
 
@@ -58,5 +73,5 @@ ui: env
 	.venv/bin/agentrl ui
 
 clean:
-	rm -rf .venv .vllm build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .vllm .verifiers .inspect build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
