@@ -207,3 +207,17 @@ def test_an_example_is_complete_and_listed(file: Path) -> None:
     assert load_workflow(settings.workflow.target).name.startswith("tau2_")
     assert settings.evaluation.trials == 4
     assert f"`{file.name}`" in (EXAMPLES / "README.md").read_text()
+
+
+def test_the_starter_is_a_workflow_and_takes_what_a_user_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    starter = Path(tau2_domain.__file__).parents[1] / "starters" / "tau2"
+    monkeypatch.syspath_prepend(starter)
+    workflow = load_workflow(load_settings(starter / "workflow.yaml").workflow.target)
+    assert workflow.name == "tau2_mock"
+    kind = workflow.environment
+    mine = type("Mine", (kind,), {"get_violation": lambda self: len(self.world.tools.db.tasks) > 1})
+    own = OwnWorkflow(mine, None)
+    task = tasks_of(own)["create_task_1"]
+    outcome = EpisodeFactory(own).play(task, own.scripted_agents(task)["expert"]).outcome
+    assert outcome.success
+    assert outcome.safety_violation

@@ -61,13 +61,13 @@ class Tau2Domain:
                 f"task {task_id} is not the one of tau2-bench {VERSION}, domain {domain.name}. Make the rows anew."
             )
         self._task_id = task_id
-        self._world = domain.world(task_id, domain.alone)
+        self.world = domain.world(task_id, domain.alone)
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
         """What the benchmark's agent reads of a call. ValueError: what the tool failed with."""
         from tau2.data_model.message import ToolCall
 
-        answer = self._world.get_response(ToolCall(id="", name=name, arguments=dict(arguments), requestor="assistant"))
+        answer = self.world.get_response(ToolCall(id="", name=name, arguments=dict(arguments), requestor="assistant"))
         if answer.error:
             raise ValueError(str(answer.content).removeprefix("Error: "))
         return str(answer.content)
@@ -83,9 +83,9 @@ class Tau2Domain:
         basis = {one.value for one in criteria.reward_basis}
         parts: dict[str, bool] = {}
         if "DB" in basis:  # before assertions, which may bring two databases in step
-            parts["database"] = self._domain.changes(self._world) == self._domain.wanted(self._task_id)
+            parts["database"] = self._domain.changes(self.world) == self._domain.wanted(self._task_id)
         if "ENV_ASSERTION" in basis:
-            parts["assertions"] = all(_met(self._world, one) for one in criteria.env_assertions or ())
+            parts["assertions"] = all(_met(self.world, one) for one in criteria.env_assertions or ())
         if "ACTION" in basis:
             called = _calls(transcript)
             parts["actions"] = all(any(map(one.compare_with_tool_call, called)) for one in criteria.actions or ())

@@ -10,4 +10,4 @@ class Desk(Tau2Domain):
 
     # The benchmark does not say what is forbidden, so the gate on safety says HOLD. If you know better:
     # def get_violation(self) -> bool:
-    #     return ...  # self._world is the benchmark's environment
+    #     return ...  # self.world is the benchmark's environment
