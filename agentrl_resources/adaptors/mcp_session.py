@@ -1,13 +1,13 @@
 """One session with an MCP server, as threads can use it: calls that wait, calls that can be awaited, and its end.
 
-All sessions live on one event loop in a thread of its own, each in one task: what a session opened has to be closed
-where it was opened.
+All sessions live on the adaptors' event loop, each in one task: what a session opened has to be closed where it was
+opened.
 """
 
 import asyncio
 import atexit
+import functools
 import math
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -15,6 +15,7 @@ from concurrent.futures import wait as wait_for
 from contextlib import AbstractAsyncContextManager
 from typing import IO, Any
 
+from agentrl_resources.adaptors.event_loop import begun, event_loop, is_running
 from agentrl_resources.errors import AgentRLError
 
 _SECONDS_TO_END = 8.0
@@ -49,7 +50,8 @@ class Session:
     ) -> None:
         self._connect, self._what, self._log = connect, what, log
         self._start_seconds, self._call_seconds = seconds
-        self._loop = _event_loop()
+        _end_with_this_process()
+        self._loop = event_loop()
         self._over = asyncio.Event()
         self._ready: Future[Any] = Future()
         self.alive = True
@@ -57,7 +59,7 @@ class Session:
         self.busy = False
         """Whether it may still be at a call that nobody waits for."""
         _all.add(self)
-        self._life = asyncio.run_coroutine_threadsafe(self._live(), self._loop)
+        self._life = begun(self._live())
         self._client = self._ready.result()
 
     async def _live(self) -> None:
@@ -115,7 +117,7 @@ class Session:
 
     def listed(self) -> list[Any]:
         """All tools that it has, as the protocol describes them. AgentRLError when it does not say."""
-        future = asyncio.run_coroutine_threadsafe(self._list(), self._loop)
+        future = begun(self._list())
         try:
             return future.result(self._call_seconds)
         except Exception as error:  # the client raises what it likes
@@ -129,7 +131,7 @@ class Session:
         self._loop.call_soon_threadsafe(self._over.set)
 
     def _submit(self, name: str, arguments: Mapping[str, Any]) -> "Future[Any]":
-        return asyncio.run_coroutine_threadsafe(self._ask(name, dict(arguments)), self._loop)
+        return begun(self._ask(name, dict(arguments)))
 
     async def _ask(self, name: str, arguments: dict[str, Any]) -> Any:
         from mcp import MCPError
@@ -193,26 +195,16 @@ def _first(error: BaseException) -> BaseException:
 
 
 _all: "weakref.WeakSet[Session]" = weakref.WeakSet()
-_lock = threading.Lock()
-_running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
 
-def _event_loop() -> asyncio.AbstractEventLoop:
-    """The loop of all sessions, started when it is first needed."""
-    global _running
-    with _lock:
-        if _running is None or not _running[1].is_alive():
-            loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name="agentrl-mcp", daemon=True)
-            thread.start()
-            _running = loop, thread
-            atexit.register(_end_all)
-        return _running[0]
+@functools.cache
+def _end_with_this_process() -> None:
+    atexit.register(_end_all)
 
 
 def _end_all() -> None:
     """No server outlives this process."""
-    if _running is None or not _running[1].is_alive():  # a process that was forked has none of its own
+    if not is_running():  # in a process that was forked they are not ours
         return
     sessions = list(_all)
     for session in sessions:
