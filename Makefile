@@ -73,5 +73,5 @@ ui: env
 	.venv/bin/agentrl ui
 
 clean:
-	rm -rf .venv .vllm .verifiers .inspect build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .vllm .verifiers .inspect .openenv .openenv.lock build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

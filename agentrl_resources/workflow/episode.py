@@ -16,7 +16,11 @@ from agentrl_resources.workflow.tools import Tool, read_tools
 
 
 class Episode:
-    """A running episode. Feed it assistant messages with `step` until `done`; then ask for the `outcome`."""
+    """A running episode. Feed it assistant messages with `step` until `done`; then ask for the `outcome`.
+
+    What an environment holds (a process, a connection) it may give back in `__exit__`, as context managers do. It is
+    called when the episode is done; the outcome is judged before.
+    """
 
     def __init__(
         self, workflow: Workflow, task: Task, tools: Mapping[str, Tool | GivenTool], thread: ToolThread, answered: bool
@@ -25,6 +29,8 @@ class Episode:
         self._thread = thread
         self._answered = answered
         self._replies = 0
+        self._left = False
+        self._unjudged: Exception | None = None
         self.task = task
         self._environment, messages = begin(workflow, task, thread)
         self._sandbox = Sandbox(self._environment, workflow.tool_policy, tools, thread, task.payload.get("injected"))
@@ -45,25 +51,31 @@ class Episode:
             if (said := self._user_reply(str(message.get("content") or ""))) is not None:
                 self.transcript.messages.append(said)
                 self._end_when_spent()
+                self._leave()
                 return [said]
             self.transcript.final_answer = message.get("content")
             self.done = True
+            self._leave()
             return []
         observations = []
         for call in calls:
             function = call.get("function") or {}
             found = self._sandbox.call(str(function.get("name")), function.get("arguments"))
             observations.append(self._observe(found, call.get("id")))
+        self._leave()
         return observations
 
     def malformed(self, text: str) -> Message:
         """Records a turn that could not be read: a tool error the agent gets to see."""
         self.transcript.messages.append({"role": "assistant", "content": text, "malformed": True})
-        return self._observe(ToolCall("malformed", text, None, "malformed message", 0.0), None)
+        observation = self._observe(ToolCall("malformed", text, None, "malformed message", 0.0), None)
+        self._leave()
+        return observation
 
     def stop(self) -> None:
         """Ends the episode without a final answer (token budget spent)."""
         self.done = True
+        self._leave()
 
     def _user_reply(self, text: str) -> Message | None:
         """What the user says to a message of the agent's: the environment's `user_reply`, else the task's `replies` in
@@ -94,9 +106,23 @@ class Episode:
         self._end_when_spent()
         return observation
 
+    def _leave(self) -> None:
+        """Lets an environment go that is done with, after it was judged."""
+        leave = getattr(self._environment, "__exit__", None)
+        if not self.done or leave is None or self._left:
+            return
+        self._left = True
+        try:
+            _ = self.outcome
+        except Exception as error:  # it is raised to whoever asks
+            self._unjudged = error
+        self._thread.run(lambda: leave(None, None, None))
+
     @cached_property
     def outcome(self) -> Outcome:
         """The verifier's judgement; ask once the episode is done."""
+        if self._unjudged is not None:
+            raise self._unjudged
         # in the tools' thread: what an environment holds may belong to it
         return self._thread.run(lambda: settled(self._workflow.verify(self._environment, self.transcript)))
 

@@ -22,6 +22,8 @@ class GivenTool:
     name: str
     schema: Schema
     validator: Any = field(repr=False)
+    reads: bool | None = None
+    """Whether it only reads, where it says so (MCP's `annotations.readOnlyHint`)."""
 
     def allows(self, arguments: Any) -> bool:
         """Whether these are valid arguments by its schema."""
@@ -89,7 +91,9 @@ def _tool(one: Any) -> GivenTool:
         raise ValueError(f"the parameters of tool `{name}` refer to what is not there, or to themselves") from error
     shown = {"type": "object", "properties": {}, **{key: value for key, value in shown.items() if key != "$defs"}}
     schema = {"type": "function", "function": {"name": name, "description": description.strip(), "parameters": shown}}
-    return GivenTool(name, schema, Draft202012Validator(shown))
+    hints = function.get("annotations")
+    reads = hints.get("readOnlyHint") if isinstance(hints, Mapping) else None
+    return GivenTool(name, schema, Draft202012Validator(shown), reads if isinstance(reads, bool) else None)
 
 
 def inlined(schema: Any, definitions: Mapping[str, Any], around: tuple[str, ...] = ()) -> Any:

@@ -25,6 +25,7 @@ from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import canonical_json
 from agentrl_resources.workflow.base import Agent, Message, Outcome, Prices, Task, Transcript
 from agentrl_resources.workflow.episode import EpisodeFactory
+from agentrl_resources.workflow.given_tools import given_tools
 from agentrl_resources.workflow.pressure import under_pressure
 from agentrl_resources.workflow.rows import SAYS, SPLITS, Row, Step, read_rows
 from agentrl_resources.workflow.rubric import Rubric, read_rubric
@@ -86,7 +87,9 @@ class OwnWorkflow:
 
     def _tool_policy(self) -> tuple[ToolPolicy, str]:
         names = tool_names(self._kind)
-        rules = {name: ToolRule("read" if only_reads(name) else "write") for name in names}
+        told = {name: tool.reads for name, tool in (given_tools(self._kind) or {}).items() if tool.reads is not None}
+        reads = {name: told.get(name, only_reads(name)) for name in names}
+        rules = {name: ToolRule("read" if reads[name] else "write") for name in names}
         references = [(row.reference, row.answer) for row in self.rows if row.reference is not None]
         calls, tokens = budgets(references)
         policy = ToolPolicy(rules, max_calls=calls, max_tokens=tokens)
@@ -94,7 +97,8 @@ class OwnWorkflow:
             kind: ", ".join(name for name, rule in rules.items() if rule.side_effect == kind) or "none"
             for kind in ("read", "write")
         }
-        said = f"by their names: these only read: {kinds['read']}; these change something: {kinds['write']}"
+        by = "by their annotations" if len(told) == len(names) else "by their names"
+        said = f"{by}: these only read: {kinds['read']}; these change something: {kinds['write']}"
         return policy, f"{said}. At most {policy.max_calls} calls and {policy.max_tokens} tokens"
 
     def _rubric(self) -> tuple[Rubric, str]:
