@@ -1,13 +1,15 @@
 # make run    the whole pipeline on the workflow of workflow.yaml, in a terminal
 # make test   lint, types and tests
 # make test-engines  the same promises with vLLM itself, a real model, verifiers and Inspect (fetched, some 5 GB)
+# make tutorial  the commands of docs/your-workflow.md as they stand, on the built-in small model
+# make dist   the wheel and the source archive, in dist/
 # make soak   ten minutes of traffic through the gateway: does its memory grow?
 # make ui     the pipeline in a browser, with its history
 # make env    the environment alone (.venv); the other targets make it when it is missing or out of date
 # make clean  removes the environment and the caches, and leaves what runs have stored
 
 .DEFAULT_GOAL := run
-.PHONY: env run test test-engines soak ui clean
+.PHONY: env run test test-engines tutorial dist soak ui clean
 
 env: .venv/.ready
 
@@ -66,6 +68,13 @@ test-engines: env .vllm/.ready .verifiers/.ready .inspect/.ready
 	.venv/bin/python examples/models/fetch_smollm2.py
 	AGENTRL_VLLM=$(CURDIR)/.vllm/bin/python AGENTRL_SMOLLM2=$(CURDIR)/examples/models/smollm2-135m-instruct .venv/bin/pytest tests/vllm
 
+tutorial: env
+	AGENTRL_TUTORIAL=whole .venv/bin/pytest tests/test_tutorial.py
+
+dist: env
+	rm -rf build dist
+	.venv/bin/python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
+
 soak: env
 	.venv/bin/python benchmarks/gateway_soak.py --minutes 10 --rate 20
 
@@ -73,5 +82,5 @@ ui: env
 	.venv/bin/agentrl ui
 
 clean:
-	rm -rf .venv .vllm .verifiers .inspect .openenv .openenv.lock build *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .vllm .verifiers .inspect .openenv .openenv.lock build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

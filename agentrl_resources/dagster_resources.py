@@ -30,8 +30,9 @@ from agentrl_resources.telemetry import Warehouse, segment_sizes, version_name
 from agentrl_resources.worker import fill
 from agentrl_resources.workflow import BUILT_IN, OwnWorkflow, Workflow, load_workflow
 
-PROJECT = Path(__file__).parents[1]
-"""Where the code lies, with the SQL models and the lock file."""
+_HERE = Path(__file__).parent
+PROJECT = _HERE / "project" if (_HERE / "project").is_dir() else _HERE.parent
+"""Where the SQL models, the lock file and the workspace file lie: the checkout, or what setup.py put into a wheel."""
 
 OWN_PACKAGES = ("agentrl_assets", "agentrl_resources")
 AROUND = (

@@ -46,7 +46,8 @@ def on_ray(
     try:
         import ray
     except ImportError as error:
-        raise AgentRLError("compute.kind is `ray`, and the package is missing: pip install 'agentrl[ray]'") from error
+        missing = "compute.kind is `ray`, and the package is missing: pip install 'agentrl-release[ray]'"
+        raise AgentRLError(missing) from error
     with _cluster(address):
         cores = int(ray.cluster_resources().get("CPU", 0))
         if cores < 1:

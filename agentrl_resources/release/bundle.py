@@ -56,7 +56,7 @@ def build_manifest(
     `artifacts` has at least BUNDLE_ARTIFACTS by name, `verdicts` what each gate said, by the gate's name, with at
     least its `answer`. Without verdicts it is a baseline, the first champion, which needs only BASELINE_ARTIFACTS.
     `parent` and `rollback_target` are releases. `conversations` is how the policy reads and writes: family, template
-    and tools. The lock file is archived; git is asked in the folder that holds it.
+    and tools. The lock file is archived; the commit is that of the repository which tracks it.
     AgentRLError when an artifact is not given.
     """
     needed = BASELINE_ARTIFACTS if verdicts is None else BUNDLE_ARTIFACTS
@@ -69,7 +69,7 @@ def build_manifest(
         "workflow": settings.workflow.target,
         "parent": parent,
         "rollback_target": rollback_target,
-        "code": _code(lock_file.absolute().parent),
+        "code": _code(lock_file),
         "settings": settings.model_dump(mode="json"),
         "seeds": {"seed": settings.seed},
         "artifacts": {
@@ -168,15 +168,20 @@ def _archive(store: ArtifactStore, kind: str, file: Path) -> Artifact:
         return store.commit(kind, folder)
 
 
-def _code(folder: Path) -> dict[str, Any]:
-    """The git commit and whether files differ from it; both None outside a repository."""
+def _code(tracked: Path) -> dict[str, Any]:
+    """The git commit and whether files differ from it; both None where no repository tracks this file.
+
+    An installed wheel often lies in an environment inside a repository that is not AgentRL's.
+    """
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+            done = subprocess.run(["git", *arguments], cwd=tracked.parent, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
         return done.stdout.strip()
 
+    if git("ls-files", "--error-unmatch", tracked.name) is None:
+        return {"commit": None, "dirty": None}
     status = git("status", "--porcelain")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
