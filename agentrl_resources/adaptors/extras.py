@@ -11,4 +11,4 @@ def needs(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise AgentRLError(f"{module} is not installed. Install it: pip install 'agentrl[{extra}]'") from error
+        raise AgentRLError(f"{module} is not installed. Install it: pip install 'agentrl-release[{extra}]'") from error

@@ -117,7 +117,7 @@ class McpServer:
         filled = {one: getattr(self, one) for one in self.filled if one in takes}
         return self.server.answer(name, {**arguments, **filled})
 
-    def reset(self, **row: Any) -> Any:
+    def reset(self, *_: Any, **row: Any) -> Any:
         """Begins an episode with a row of the tasks. Nothing is done here: a subclass may."""
 
     def __enter__(self) -> "McpServer":
