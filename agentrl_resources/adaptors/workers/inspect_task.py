@@ -98,7 +98,8 @@ class Backend:
         state.messages += [message(one) for one in messages]
         last = next((one.text for one in reversed(state.messages) if one.role == "assistant"), "")
         state.output, state.completed = ModelOutput.from_content("none/none", last), True
-        of, said = value_to_float(), {}
+        of = value_to_float()
+        said: dict[str, Any] = {}
         for scorer in self.task.scorer:
             value = (await scorer(state, state.target)).value
             values = value if isinstance(value, dict) else {registry_info(scorer).name.rpartition("/")[2]: value}
