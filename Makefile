@@ -1,7 +1,7 @@
 # make run    the whole pipeline on the workflow of workflow.yaml, in a terminal
 # make test   lint, types and tests
 # make test-engines  the same promises with vLLM itself, a real model, verifiers and Inspect (fetched, some 5 GB)
-# make tutorial  the commands of docs/your-workflow.md as they stand, on the built-in small model
+# make tutorial  the commands of docs/your-workflow.md for real, in at most 15 minutes
 # make dist   the wheel and the source archive, in dist/
 # make soak   ten minutes of traffic through the gateway: does its memory grow?
 # make ui     the pipeline in a browser, with its history
