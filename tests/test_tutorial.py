@@ -21,9 +21,9 @@ from conftest import ROOT, STAND_IN
 from agentrl_assets.cli import _parser
 from agentrl_resources.settings import GATES, Settings, load_settings
 from agentrl_resources.workflow import Workflow
-from agentrl_resources.workflow.own import OF_THE_FILE, SPLITS
+from agentrl_resources.workflow.rows import OF_THE_FILE, SPLITS
 
-STARTER = ROOT / "agentrl_resources" / "starter"
+STARTER = ROOT / "agentrl_resources" / "starters" / "trl"
 TUTORIAL = ROOT / "docs" / "your-workflow.md"
 SKILL = ROOT / "skills" / "agentrl" / "SKILL.md"
 GUIDES = [TUTORIAL, SKILL, ROOT / "AGENTS.md", STARTER / "README.md"]
@@ -86,7 +86,7 @@ class TestWhatAGuideNames:
 def test_the_fields_of_a_task_are_those_of_the_table() -> None:
     (table,) = re.findall(r"\| field \|.*?\n\n", TUTORIAL.read_text(), re.DOTALL)
     rows = {line.split("|")[1].strip(): line for line in table.splitlines()[2:] if line}
-    assert {*rows} == {f"`{name}`" for name in OF_THE_FILE}
+    assert {*rows} == {f"`{name}`" for name in (*OF_THE_FILE, "replies")}
     assert {*SPLITS} < {*inline(rows["`split`"])}
 
 

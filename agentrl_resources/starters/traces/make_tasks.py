@@ -1,4 +1,4 @@
-"""Writes traces.jsonl: runs of a made-up parcel desk, two a task, as a team might export them. Put yours in its place."""
+"""Writes traces.jsonl: runs of a made-up parcel desk, two a task, as a team might export them. Put yours in there."""
 
 import json
 from pathlib import Path
