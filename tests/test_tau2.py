@@ -85,6 +85,13 @@ def test_every_task_is_there_once_in_the_benchmarks_own_split(workflow: OwnWorkf
     assert len({task.case for task in tasks.values()}) >= len(tasks) - (domain.name == "mock")
 
 
+def test_rows_are_the_same_whenever_the_benchmark_is_read(workflow: OwnWorkflow) -> None:
+    domain = shared(workflow)
+    if domain.name != "telecom":  # which is long to read, and has no history of messages
+        again = Domain(domain.name)
+        assert list(map(again.row, again.tasks)) == list(map(domain.row, domain.tasks))
+
+
 def test_references_solve_what_they_are_for_and_what_is_shared_stays_as_it_was(workflow: OwnWorkflow) -> None:
     domain, factory = shared(workflow), EpisodeFactory(workflow)
     fresh = [kit.db.get_hash() for kit in domain.kits]
@@ -100,7 +107,7 @@ def test_references_solve_what_they_are_for_and_what_is_shared_stays_as_it_was(w
 def test_an_episode_is_judged_as_the_benchmark_judges_it(workflow: OwnWorkflow) -> None:
     domain, factory = shared(workflow), EpisodeFactory(workflow)
     seen = set()
-    for task, draw in some(workflow, {"airline": 1, "retail": 3}.get(domain.name, 9)):
+    for task, draw in some(workflow, {"airline": 1, "retail": 3, "telecom": 3}.get(domain.name, 9)):
         row = workflow._by_id[task.task_id]
         steps = list(row.reference or ())
         ways = [plays([], "No."), plays(steps, "Done."), anything(factory.tools, task, 1)]
@@ -190,9 +197,9 @@ def test_pairs_that_were_played_hold_what_the_policy_will_see_live() -> None:
     stored = clean(rows, CleaningRules(max_characters=10**6))
     assert stored.redactions["email"] > 0
     assert not live.redactions
-    seen = {one["content"] for row in rows for one in row.data["chosen"] if one["role"] == "tool"}
-    learned = {one["content"] for pair in live.clean for one in pair.chosen if one["role"] == "tool"}
-    assert learned <= seen  # word for word
+    seen = {str(one["content"]) for row in rows for one in row.data["chosen"] if one["role"] == "tool"}
+    learned = {str(one["content"]) for pair in live.clean for one in pair.chosen if one["role"] == "tool"}
+    assert learned <= seen  # value for value
     assert any("@example.com" in text for text in learned)
     assert not any("@example.com" in str(pair) for pair in stored.clean)
     assert {one.name for one in validate(live.clean, "clean", redacted=False)}.isdisjoint({"personal_data_absent"})

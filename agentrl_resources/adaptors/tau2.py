@@ -11,6 +11,7 @@ Judged is what the benchmark judges without a model: the database against that o
 the final state, and the calls that a task demands. COMMUNICATE and assertions in natural language are left out.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -63,14 +64,16 @@ class Tau2Domain:
         self._task_id = task_id
         self.world = domain.world(task_id, domain.alone)
 
-    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """What the benchmark's agent reads of a call. ValueError: what the tool failed with."""
+    def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """What the benchmark's agent reads of a call, objects and lists not as text: so they are in pairs as well.
+        ValueError: what the tool failed with."""
         from tau2.data_model.message import ToolCall
 
         answer = self.world.get_response(ToolCall(id="", name=name, arguments=dict(arguments), requestor="assistant"))
         if answer.error:
             raise ValueError(str(answer.content).removeprefix("Error: "))
-        return str(answer.content)
+        said = str(answer.content)
+        return json.loads(said) if said[:1] in ("{", "[") else said
 
     def get_reward(self, transcript: Transcript) -> dict[str, float]:
         """Each basis of the task's reward that needs no model, 0 or 1; `outcome` is their product. As in the benchmark

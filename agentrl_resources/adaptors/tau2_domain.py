@@ -122,7 +122,11 @@ class Domain:
     def frozen(self, task_id: str) -> str:
         """A digest of all that decides of the task; empty where there is no such task."""
         task = self.tasks.get(task_id)
-        return digest_json(task.model_dump(mode="json", exclude={"id", "description"}))[:16] if task else ""
+        if task is None:
+            return ""
+        # what its file does not say may be the time at which it was read
+        said = task.model_dump(mode="json", exclude={"id", "description"}, exclude_unset=True)
+        return digest_json(said)[:16]
 
     def _split(self, task_id: str) -> str | None:
         if "test" not in self._splits:
