@@ -22,7 +22,7 @@ from agentrl_resources.workflow.own import OwnWorkflow, plays
 
 SERVER = Path(__file__).with_name("mcp_server.py")
 PLAIN = Path(__file__).with_name("mcp_plain_server.py")
-ROW = {"prompt": "Write hello."}
+pytestmark = pytest.mark.xdist_group("mcp")  # one process, which shares the servers
 
 
 class Desk(McpServer):
