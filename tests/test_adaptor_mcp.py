@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +23,7 @@ from agentrl_resources.workflow.own import OwnWorkflow, plays
 
 SERVER = Path(__file__).with_name("mcp_server.py")
 PLAIN = Path(__file__).with_name("mcp_plain_server.py")
-ROW = {"prompt": "Write hello."}
+pytestmark = pytest.mark.xdist_group("mcp")  # one process, which shares the servers
 
 
 class Desk(McpServer):
@@ -76,8 +77,12 @@ def ended(episode: Episode) -> Any:
 
 def servers(script: Path) -> list[int]:
     """Those that this process started and that still run."""
-    children = psutil.Process().children(recursive=True)
-    return [one.pid for one in children if one.status() != psutil.STATUS_ZOMBIE and str(script) in one.cmdline()]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ends while it is looked at
+            if one.status() != psutil.STATUS_ZOMBIE and str(script) in one.cmdline():
+                found.append(one.pid)
+    return found
 
 
 def comes_to(wanted: Any, asked: Any) -> None:

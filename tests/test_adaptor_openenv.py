@@ -20,6 +20,7 @@ from agentrl_resources.workflow.own import OwnWorkflow, plays
 
 ROOT = Path(__file__).parents[1]
 OPENENV = "openenv==0.10.0"
+pytestmark = pytest.mark.xdist_group("openenv")  # one process: its server takes long to start
 
 
 class Counter(OpenEnv):
@@ -59,11 +60,16 @@ def served(python: str) -> tuple["subprocess.Popen[bytes]", str]:
 
 
 @pytest.fixture(scope="module")
-def server(python_with_openenv: str) -> Iterator[str]:
+def running(python_with_openenv: str) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     process, url = served(python_with_openenv)
-    yield url
+    yield process, url
     process.kill()
     process.wait()
+
+
+@pytest.fixture
+def server(running: tuple["subprocess.Popen[bytes]", str]) -> str:
+    return running[1]
 
 
 def of(url: str, **members: Any) -> tuple[OwnWorkflow, EpisodeFactory]:
@@ -168,18 +174,6 @@ def test_a_call_that_hangs_is_cut_and_its_session_is_over(server):
     assert not ended(episode).success
 
 
-def test_a_server_that_dies_is_one_error_and_the_next_episode_says_so(python_with_openenv):
-    process, url = served(python_with_openenv)
-    made = of(f"{url}/tools")
-    episode = begun(made)
-    process.kill()
-    process.wait()
-    assert "went away" in does(episode, "add", number=1)["error"]
-    assert not ended(episode).success
-    with pytest.raises(AgentRLError, match="cannot be reached"):
-        begun(made)
-
-
 @pytest.mark.parametrize(
     ("url", "said"),
     [
@@ -198,3 +192,15 @@ def test_a_server_that_cannot_be_used_is_one_error_that_says_what_to_do(server, 
 def test_the_address_may_come_from_the_environment(server, monkeypatch):
     monkeypatch.setenv("OPENENV_URL", f"{server}/tools/")
     assert json.dumps(of("")[1].tools) == json.dumps(of(f"{server}/tools")[1].tools)
+
+
+def test_a_server_that_dies_is_one_error_and_the_next_episode_says_so(running):
+    process, url = running
+    made = of(f"{url}/tools")
+    episode = begun(made)
+    process.kill()  # the last test of this file
+    process.wait()
+    assert "went away" in does(episode, "add", number=1)["error"]
+    assert not ended(episode).success
+    with pytest.raises(AgentRLError, match="cannot be reached"):
+        begun(made)

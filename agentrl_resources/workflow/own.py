@@ -191,8 +191,9 @@ class OwnWorkflow:
         factory, random, made = EpisodeFactory(self), Random(f"{self.name}|history|{seed}"), 0
         for turn in range(max(1, math.ceil(count / len(known)))):
             for row in _shuffled(known, self.name, "history", seed, turn):
-                pair = self._pair(factory, row, random)
-                if pair is not None and made < count:
+                if made == count:  # an episode may be dear: none is played for nothing
+                    return
+                if (pair := self._pair(factory, row, random)) is not None:
                     made += 1
                     yield pair
 
