@@ -37,7 +37,7 @@ class Sums(VerifiersEnvironment):
 
 Sums._backend = str(HERE / "stand_in_backend.py")
 FACTORY = EpisodeFactory(OwnWorkflow(Sums, None))
-TASKS = [row.task for row in FACTORY.workflow._rows]
+TASKS = [row.task for row in FACTORY.workflow.rows]
 
 
 def said(content: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def test_samples_tools_and_scorers_are_the_tasks() -> None:
     [tool] = factory.tools
     assert tool["function"]["name"] == "look_up"
     assert tool["function"]["parameters"]["properties"]["country"]["description"] == "The country's name."
-    for row in factory.workflow._rows:
+    for row in factory.workflow.rows:
         country = row.task.payload["prompt"][-1]["content"].removeprefix("The capital of ").removesuffix("?")
         target = row.task.payload["task"]["target"][0]
         look = ("look_up", {"country": country})
@@ -42,8 +42,8 @@ def test_samples_tools_and_scorers_are_the_tasks() -> None:
 def test_a_task_without_tools_and_with_arguments() -> None:
     factory = made(source="capitals.py@plain", config={"only": 3})
     assert factory.tools == []
-    assert len(factory.workflow._rows) == 3
-    row = factory.workflow._rows[0]
+    assert len(factory.workflow.rows) == 3
+    row = factory.workflow.rows[0]
     assert factory.play(row.task, plays([], "Paris, I think")).outcome.success == ("Paris" in str(row.task.payload))
     assert not factory.play(row.task, plays([], "no")).outcome.success
 

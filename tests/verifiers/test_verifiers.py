@@ -28,7 +28,7 @@ class Shelves(VerifiersEnvironment):
 
 
 FACTORY = EpisodeFactory(OwnWorkflow(Shelves, None))
-TASKS = [row.task for row in FACTORY.workflow._rows]
+TASKS = [row.task for row in FACTORY.workflow.rows]
 
 
 def seen(episode: Episode, name: str, **arguments: Any) -> Any:
