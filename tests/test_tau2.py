@@ -192,7 +192,7 @@ def test_without_the_package_both_commands_are_named(monkeypatch: pytest.MonkeyP
 
 def test_pairs_that_were_played_hold_what_the_policy_will_see_live() -> None:
     retail = OwnWorkflow(Retail, None)
-    rows = [RawRow(number, "played", pair) for number, pair in enumerate(retail.historical_pairs(60, 3), start=1)]
+    rows = [RawRow(number, "played", pair) for number, pair in enumerate(retail.historical_pairs(16, 3), start=1)]
     live = clean(rows, CleaningRules(max_characters=10**6, redact=False))
     stored = clean(rows, CleaningRules(max_characters=10**6))
     assert stored.redactions["email"] > 0
