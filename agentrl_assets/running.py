@@ -152,7 +152,7 @@ def _purposes() -> dict[str, str]:
     return {key.to_user_string(): (graph.get(key).description or "").partition(".")[0] for key in long}
 
 
-def _failure(event: dg.DagsterEvent, results: Collection[dg.AssetKey]) -> str | None:
+def _failure(event: dg.DagsterEvent, results: Collection[dg.AssetKey] = (_GATES,)) -> str | None:
     """One sentence for people; None for what is no failure, among it a gate that does not say GO: that is a result, as
     all checks of the assets in `results` are."""
     if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:

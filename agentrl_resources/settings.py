@@ -407,7 +407,7 @@ much, which Schulman et al. 2025 ("LoRA without regret") found best from 1 B to 
 OF_TRACES: dict[str, dict[str, float]] = {
     "preferences": {"max_characters": 40_000},
     "sft": {"epochs": 12, "batch_size": 4},
-    "reward": {"epochs": 6, "batch_size": 4},
+    "reward": {"batch_size": 4},
 }
 """Defaults where there are only traces: whole runs of production are several times as long as an answer, and there are
 tens or hundreds of them. Those of training are for the built-in model."""

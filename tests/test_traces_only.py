@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agentrl_assets.cli import main
 from agentrl_assets.traces_only import END, within_reach
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.families import built_in, load_format
@@ -197,7 +198,7 @@ reward: {epochs: 1, batch_size: 16}
 
 def test_the_stages_go_to_a_judged_reward_model_without_playing(tmp_path: Path) -> None:
     """Tokenizer, SFT, on-policy pairs (none) and reward model, of whole runs and of runs to imitate."""
-    workflow = load_workflow("traces", None, written(tmp_path, tau_bench))
+    workflow = load_workflow("traces", None, written(tmp_path, tau_bench, tasks=6))
     (tmp_path / "workflow.yaml").write_text(SMALL)
     settings = load_settings(tmp_path / "workflow.yaml")
     rows = [RawRow(n, "traces", row) for n, row in enumerate(workflow.historical_pairs(1, 1), start=1)]
@@ -233,18 +234,24 @@ def test_the_stages_go_to_a_judged_reward_model_without_playing(tmp_path: Path) 
         workflow.environment()
 
 
-def test_what_needs_an_environment_is_refused_in_one_sentence_and_doctor_says_it_too(tmp_path: Path) -> None:
-    """In processes of their own: in this one Dagster's code location may be that of another workflow."""
+def test_what_needs_an_environment_is_refused_in_one_sentence_and_doctor_says_it_too(
+    tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written(tmp_path, tau_bench)
     (tmp_path / "workflow.yaml").write_text(SMALL)
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "AGENTRL_HOME": str(tmp_path / "home")}
-    here.pop("AGENTRL_WORKFLOW_FILE", None)
-    for arguments, code in ((["run", "--select", "ppo_policy"], 1), (["gates"], 1), (["doctor"], 0)):
-        command = [sys.executable, "-m", "agentrl_assets.cli", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stderr
-        assert "no PPO, no evaluation, no gates and no release. Give an environment" in done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
+    for variable in ("AGENTRL_WORKFLOW_FILE", "AGENTRL_HOME", "PYTHONPATH"):
+        monkeypatch.setenv(variable, os.environ.get(variable, ""))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    where = ["--workflow-file", str(tmp_path / "workflow.yaml"), "--home", str(tmp_path / "home")]
+    assert main(["doctor", *where]) == 0
+    assert "[know] there are only traces" in capfd.readouterr().out
+    # in a process of its own: in this one Dagster's code location may be that of another workflow
+    command = [sys.executable, "-m", "agentrl_assets.cli", "run", "--select", "ppo_policy", *where]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ppo_policy: there are only traces, and no environment to play in: no pairs of" in done.stderr
+    assert "Traceback" not in done.stderr
     assert within_reach(_Only(tmp_path), [], {END}) == [END]  # type: ignore[arg-type]
 
 
