@@ -10,7 +10,7 @@ class Till(InspectTask):
 
     python = ".inspect/bin/python"  # of an environment that has inspect-ai; relative to this file
     source = "till.py@till"  # a file beside this one and a task in it, or the name of an installed one
-    config = {"tasks": 500}  # the task's arguments  # noqa: RUF012
+    config = {"tasks": 3000}  # the task's arguments  # noqa: RUF012
     simulated = True  # leave this out of a world that is real
 
     @classmethod

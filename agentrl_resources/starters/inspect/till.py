@@ -34,9 +34,9 @@ def written() -> Scorer:
 
 
 @task
-def till(tasks: int = 500) -> Task:
+def till(tasks: int = 3000) -> Task:
     chance = random.Random(7)
-    drawn = [[chance.randrange(10, 100) for _ in range(chance.choice((1, 2)))] for _ in range(tasks)]
+    drawn = [list(divmod(number, 100)) for number in chance.sample(range(10_000), tasks)]  # no two alike
     samples = [
         Sample(input=f"Write {' and '.join(map(str, one))}.", target=str(len(one)), metadata={"amounts": one})
         for one in drawn

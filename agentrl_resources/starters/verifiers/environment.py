@@ -10,7 +10,7 @@ class Sums(VerifiersEnvironment):
 
     python = ".verifiers/bin/python"  # of an environment that has verifiers; relative to this file
     source = "sums"  # a module beside this file that exports a Taskset, or the id of an installed one
-    config = {"tasks": 500}  # what its TasksetConfig takes  # noqa: RUF012
+    config = {"tasks": 3000}  # what its TasksetConfig takes  # noqa: RUF012
     simulated = True  # leave this out of a world that is real
 
     @classmethod

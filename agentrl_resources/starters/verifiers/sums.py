@@ -39,13 +39,13 @@ class SumsTask(vf.Task[SumsData, Till]):
 
 
 class SumsConfig(vf.TasksetConfig):
-    tasks: int = 500
+    tasks: int = 3000
 
 
 class SumsTaskset(vf.Taskset[SumsTask, SumsConfig]):
     def load(self) -> list[SumsTask]:
         chance = random.Random(7)
-        drawn = [[chance.randrange(10, 100) for _ in range(chance.choice((1, 2)))] for _ in range(self.config.tasks)]
+        drawn = [list(divmod(number, 100)) for number in chance.sample(range(10_000), self.config.tasks)]  # no two alike
         return [
             SumsTask(SumsData(prompt=f"Write {' and '.join(map(str, amounts))}.", amounts=amounts), self.config.task)
             for amounts in drawn
