@@ -45,7 +45,8 @@ class SumsConfig(vf.TasksetConfig):
 class SumsTaskset(vf.Taskset[SumsTask, SumsConfig]):
     def load(self) -> list[SumsTask]:
         chance = random.Random(7)
-        drawn = [list(divmod(number, 100)) for number in chance.sample(range(10_000), self.config.tasks)]  # no two alike
+        numbers = chance.sample(range(10_000), self.config.tasks)  # no two alike
+        drawn = [list(divmod(number, 100)) for number in numbers]
         return [
             SumsTask(SumsData(prompt=f"Write {' and '.join(map(str, amounts))}.", amounts=amounts), self.config.task)
             for amounts in drawn
