@@ -346,7 +346,7 @@ def test_a_tool_that_fails_in_reset_or_reward_says_so(desk):
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra():
-    with pytest.raises(AgentRLError, match=r"no_such_package is not installed.*'agentrl\[mcp\]'"):
+    with pytest.raises(AgentRLError, match=r"no_such_package is not installed.*'agentrl-release\[mcp\]'"):
         needs("no_such_package", "mcp")
 
 
