@@ -17,7 +17,7 @@ from typing import Any
 
 from agentrl_resources.adaptors.tau2_domain import HAND_OVER, VERSION, Domain, domain_named
 from agentrl_resources.errors import AgentRLError
-from agentrl_resources.workflow.base import Transcript
+from agentrl_resources.workflow import Transcript
 
 
 class _OfTheClass:

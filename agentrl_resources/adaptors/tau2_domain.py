@@ -13,9 +13,7 @@ from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.files import digest_json
-from agentrl_resources.workflow.own import budgets
-from agentrl_resources.workflow.rows import ANSWER
-from agentrl_resources.workflow.sandbox import SideEffect, ToolPolicy, ToolRule
+from agentrl_resources.workflow import ANSWER, SideEffect, ToolPolicy, ToolRule, budgets
 
 VERSION = "26.3"
 SOLO = ("mock", "telecom")

@@ -44,7 +44,9 @@ class StageRequest:
         write_json(self.output / "report.json", numbers)
 
     def demonstrations(self, split: str) -> list[Pair]:
-        """Runs to imitate, which are compared with nothing."""
+        """Runs to imitate, which are compared with nothing. Data that were cleaned before there were any have none."""
+        if not (self.inputs["cleaned_preference_data"] / "demonstrations.jsonl").exists():
+            return []
         return [pair for pair in self.pairs("cleaned_preference_data", "demonstrations.jsonl") if pair.split == split]
 
     def pairs(self, asset: str, *files: str) -> list[Pair]:

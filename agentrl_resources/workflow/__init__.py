@@ -14,14 +14,15 @@ from agentrl_resources.workflow.base import (
 )
 from agentrl_resources.workflow.episode import Episode, EpisodeFactory, request_of
 from agentrl_resources.workflow.loading import BUILT_IN, TRACES, load_workflow
-from agentrl_resources.workflow.own import OwnWorkflow, only_reads
-from agentrl_resources.workflow.rows import Row
+from agentrl_resources.workflow.own import OwnWorkflow, budgets, only_reads
+from agentrl_resources.workflow.rows import ANSWER, Row
 from agentrl_resources.workflow.rubric import Rubric, load_rubric, read_rubric
-from agentrl_resources.workflow.sandbox import ToolCall, ToolPolicy, ToolRule
+from agentrl_resources.workflow.sandbox import SideEffect, ToolCall, ToolPolicy, ToolRule
 from agentrl_resources.workflow.tool_thread import ToolThread
 from agentrl_resources.workflow.tools import tool_schemas
 
 __all__ = [
+    "ANSWER",
     "BUILT_IN",
     "TRACES",
     "WITHOUT_ENVIRONMENT",
@@ -34,6 +35,7 @@ __all__ = [
     "Prices",
     "Row",
     "Rubric",
+    "SideEffect",
     "Task",
     "ToolCall",
     "ToolPolicy",
@@ -41,6 +43,7 @@ __all__ = [
     "ToolThread",
     "Transcript",
     "Workflow",
+    "budgets",
     "is_simulated",
     "load_rubric",
     "load_workflow",
