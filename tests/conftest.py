@@ -101,6 +101,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("built"))
 
 
+@pytest.fixture(autouse=True)
+def each_own_workflow_is_its_own() -> Iterator[None]:
+    """Starter folders all call their module `environment`: what one test has loaded is no other's."""
+    path = [*sys.path]
+    yield
+    sys.path[:] = path
+    sys.modules.pop("environment", None)
+
+
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """A project after its first run, which takes a while: one for all test processes. Take a copy with `built`."""
