@@ -1,7 +1,7 @@
 """A user who is played by a model behind an OpenAI-compatible server, for an environment's `user_reply`.
 
     def reset(self, persona: str) -> str:
-        self.user = UserModel("http://host:8000/v1", "qwen3", persona)
+        self.user = UserModel("http://host:8000/v1", "its-model", persona)
         return self.user.says("Hello, how can I help you?")
 
     def user_reply(self, text: str) -> str | None:
