@@ -279,7 +279,7 @@ def test_tasks_are_the_same_out_of_parquet_and_datasets(tmp_path: Path, lamps: O
     if kind == "splits":
         assert [len(workflow.tasks(split, 20, 1)) for split in ("train", "holdout", "capability")] == [20, 20, 20]
     else:
-        assert workflow._rows == written_out._rows
+        assert workflow.rows == written_out.rows
 
 
 def test_what_is_no_parquet_file_is_said(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def unedited(copy):
         ("learning/ppo.py", "MAX_SAMPLER_MISMATCH = 0.015", "MAX_SAMPLER_MISMATCH = 0.15", {"ppo_policy"}),
         ("learning/sft.py", '"adam_beta2": 0.98', '"adam_beta2": 0.99', {"sft_checkpoint", "reward_model"}),
         ("learning/muon.py", "MOMENTUM = 0.95", "MOMENTUM = 0.9", {"sft_checkpoint", "reward_model"}),
-        ("learning/reward.py", "SCALE = 10.0", "SCALE = 9.0", {"reward_model", "ppo_policy"}),
+        ("learning/reward.py", "SCALE = 10.0", "SCALE = 9.0", {"reward_model", "ppo_policy", "rl_alternatives"}),
         ("learning/rollout.py", "COMPACT_BELOW = 0.8", "COMPACT_BELOW = 0.7", SAMPLING),
         ("families/gpt_oss/sinks.py", 'NAME = "fused_with_sinks"', 'NAME = "fused"', LEARNING | SERVING),
         ("engines/local.py", "rows: int = 64", "rows: int = 32", SERVING | SAMPLING),

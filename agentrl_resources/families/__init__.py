@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.families import gpt_oss
-from agentrl_resources.families.base import ChatFormat, Encoded, read_next
+from agentrl_resources.families.base import ChatFormat, Encoded, read_next, standing
 from agentrl_resources.families.gpt_oss import Harmony, train_tokenizer
 from agentrl_resources.families.talk import Talk
 from agentrl_resources.files import digest_bytes, digest_json, read_json
@@ -30,6 +30,7 @@ __all__ = [
     "new_network",
     "read_next",
     "recognise",
+    "standing",
     "train_tokenizer",
 ]
 

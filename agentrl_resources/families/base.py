@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any, Protocol
 
 from agentrl_resources.workflow import Message
@@ -14,6 +14,22 @@ class Encoded:
 
     ids: list[int]
     mask: list[int]
+
+
+def standing(rows: Sequence[Encoded]) -> Encoded:
+    """Of a conversation in several rows: it as it stands at the end, with all that the agent chose and that still
+    stands where it stood. A turn's end may be another token in history."""
+    *earlier, last = rows
+    if not earlier:
+        return last
+    mask = list(last.mask)
+    for row in earlier:
+        place = 0
+        for chosen, run in groupby(row.mask):
+            start, place = place, place + len(list(run))
+            if chosen and place <= len(last.ids) and row.ids[start : place - 1] == last.ids[start : place - 1]:
+                mask[start:place] = [1] * (place - start)
+    return Encoded(last.ids, mask)
 
 
 class ChatFormat(Protocol):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
+from agentrl_resources.families import standing
 from agentrl_resources.learning.adapters import as_in, copied, learned, put_back
 from agentrl_resources.learning.ahead import Ahead
 from agentrl_resources.learning.batching import (
@@ -318,7 +319,7 @@ class PpoTrainer:
         if state.score_mean is None or state.score_spread is None:
             state.score_mean, state.score_spread = _scale(scores, 1.0)
             # the critic starts as the reward model, which need not be all of the reward, or on its scale
-            by_critic = self.ranks.each(RewardModel(self.critic).score, [episode.rows[-1] for episode in episodes])
+            by_critic = self.ranks.each(RewardModel(self.critic).score, [standing(one.rows) for one in episodes])
             state.value_mean, state.value_spread = _scale(by_critic, state.score_spread)
         scored = [bounded_reward((score - state.score_mean) / state.score_spread) for score in scores]
         rows_of = [episode.rows for episode in episodes]

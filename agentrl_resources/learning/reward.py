@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agentrl_resources.engines import upcast
-from agentrl_resources.families import Encoded
+from agentrl_resources.families import Encoded, standing
 from agentrl_resources.learning.batching import (
     Tokens,
     before,
@@ -102,8 +102,7 @@ class WeightedReward:
         scores = [self.verifier_weight * episode.quality for episode in episodes]
         if self.model is None or self.model_weight == 0:
             return scores
-        # a history that was written anew ends with what all of it led to
-        by_model = self.model.score([episode.rows[-1] for episode in episodes])
+        by_model = self.model.score([standing(episode.rows) for episode in episodes])
         return [self.model_weight * one + other for one, other in zip(by_model, scores, strict=True)]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrl_resources.evaluation import EpisodeFacts, worth_it
+from agentrl_resources.families import standing
 from agentrl_resources.files import read_jsonl
 from agentrl_resources.learning import RewardModel, SampledEpisode, hash_seed, load_policy
 from agentrl_resources.plotting import BASELINE, CANDIDATE, picture
@@ -78,7 +79,7 @@ def _played(request: StageRequest, share: Share, done: Callable[[int], None]) ->
         samples = [play(request.workflow, number) for number in range(options.best_of)]
         told = play(_Told(request.workflow, options.instructions), 0) if options.instructions else []
     scorer = RewardModel.load(request.inputs["reward_model"])
-    scores = [scorer.score([one.played.rows[-1] for one in episodes]) for episodes in samples]
+    scores = [scorer.score([standing(one.rows) for one in episodes]) for episodes in samples]
     chosen: Played = []
     for place, task in enumerate(tasks):
         best = max(range(options.best_of), key=lambda number: scores[number][place])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from agentrl_resources.families import Encoded
+from agentrl_resources.families import Encoded, standing
 from agentrl_resources.files import digest_json, write_jsonl
 from agentrl_resources.learning import SampledEpisode, hash_seed, load_policy, sample_replies
 from agentrl_resources.preferences import ON_POLICY, Pair
@@ -121,8 +121,13 @@ def _pair(request: StageRequest, chosen: SampledEpisode, rejected: SampledEpisod
         split="holdout" if chosen.task.split == "holdout" else "train",
         source=ON_POLICY,
         conversational=True,
-        metadata={side: asdict(Encoded(episode.ids, episode.mask)) for side, episode in sides.items()},
+        metadata={side: asdict(_as_it_stands(episode)) for side, episode in sides.items()},
     )
+
+
+def _as_it_stands(episode: SampledEpisode) -> Encoded:
+    found = standing(episode.rows)
+    return Encoded(found.ids, found.mask)
 
 
 def _sample(episode: SampledEpisode) -> dict[str, Any]:

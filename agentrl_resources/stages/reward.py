@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from agentrl_resources.evaluation import auc, brier, ece, reliability_bins, wilson
-from agentrl_resources.families import ChatFormat, Encoded
+from agentrl_resources.families import ChatFormat, Encoded, standing
 from agentrl_resources.files import read_jsonl
 from agentrl_resources.learning import (
     EncodedPair,
@@ -83,7 +83,10 @@ def encode_pair(chat: ChatFormat, pair: Pair) -> EncodedPair:
     if pair.source == ON_POLICY:
         return EncodedPair(*(Encoded(**pair.metadata[side]) for side in ("chosen", "rejected")))
     return EncodedPair(
-        *(chat.rows([*pair.prompt, *side], first_chosen=len(pair.prompt))[-1] for side in (pair.chosen, pair.rejected))
+        *(
+            standing(chat.rows([*pair.prompt, *side], first_chosen=len(pair.prompt)))
+            for side in (pair.chosen, pair.rejected)
+        )
     )
 
 
