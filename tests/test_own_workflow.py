@@ -81,6 +81,16 @@ def test_what_is_not_given_is_derived_and_said(lamps: OwnWorkflow) -> None:
     assert "only read: get_lamp" in lamps.derived["tool_policy"]
 
 
+def test_a_verifier_that_looks_at_the_answer_alone_has_pairs_too(tmp_path: Path) -> None:
+    rows = [{**row(number), "answer": "on" if number % 2 else "off"} for number in range(40)]
+    kind = type(
+        "Asked", (Lamp,), {"get_reward": lambda self, transcript: float(transcript.final_answer == self.wanted)}
+    )
+    pairs = list(OwnWorkflow(kind, written(tmp_path, rows)).historical_pairs(20, 3))
+    assert len(pairs) == 20
+    assert all(pair["chosen"][-1]["content"] != pair["rejected"][-1]["content"] for pair in pairs)
+
+
 def test_what_the_class_says_itself_counts(tmp_path: Path) -> None:
     workflow = OwnWorkflow(Watched, written(tmp_path, [row(1)]))
     assert workflow.instructions == "Be careful."

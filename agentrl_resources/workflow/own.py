@@ -201,8 +201,12 @@ class OwnWorkflow:
         """None where nothing that was tried is judged differently from the reference."""
         reference = list(row.reference or ())
         expert = factory.play(row.task, plays(reference, row.answer))
-        for calls in spoilt(reference, self._acting, random):
-            other = factory.play(row.task, plays(calls, row.answer))
+        wrong = [answer for answer in self._answers if answer != row.answer]
+        said = (
+            [(reference, Random(row.task.task_id).choice(wrong))] if wrong else []
+        )  # for verifiers that look at the answer alone
+        for steps, answer in [*((steps, row.answer) for steps in spoilt(reference, self._acting, random)), *said]:
+            other = factory.play(row.task, plays(steps, answer))
             if label := self.prefer(expert.outcome, other.outcome, 0):
                 break
         else:
@@ -221,6 +225,11 @@ class OwnWorkflow:
             "chosen_scores": dict(better.outcome.scores),
             "rejected_scores": dict(worse.outcome.scores),
         }
+
+    @cached_property
+    def _answers(self) -> list[str]:
+        """All different answers of training, in a fixed order."""
+        return sorted({row.answer for row in self._splits["train"] if row.reference is not None})
 
     @cached_property
     def _acting(self) -> list[Step]:
