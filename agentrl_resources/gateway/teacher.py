@@ -4,12 +4,12 @@ calls a success becomes the task's reference.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentrl_resources.errors import AgentRLError
 from agentrl_resources.gateway.backends import Backend, BackendError, Sampling
-from agentrl_resources.workflow import Episode, EpisodeFactory, Row
+from agentrl_resources.workflow import SAYS, Episode, EpisodeFactory, Row, Step
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,21 @@ async def _played(factory: EpisodeFactory, row: Row, backend: Backend, sampling:
 
 def _with_reference(row: Row, episode: Episode) -> dict[str, Any]:
     """The row with what the agent did as its reference. Calls that failed taught it something and nobody else: they are
-    left out."""
+    left out, as are turns that could not be read, each of which counts as a failed call."""
     failed = [call.error is not None for call in episode.transcript.tool_calls]
-    steps: list[dict[str, Any]] = []
+    steps: list[Step] = []
     for message in episode.transcript.completion:
-        if message["role"] != "assistant" or message.get("malformed"):
+        if message["role"] != "assistant":
             continue
-        if calls := message.get("tool_calls"):
-            steps += [call["function"] for call in calls if not failed.pop(0)]
+        if message.get("malformed"):
+            failed.pop(0)
+        elif calls := message.get("tool_calls"):
+            functions = [call["function"] for call in calls if not failed.pop(0)]
+            steps += [(function["name"], function["arguments"]) for function in functions]
         else:
-            steps.append({"say": message.get("content") or ""})
-    reference = [step if "say" in step else {"name": step["name"], "arguments": step["arguments"]} for step in steps]
-    answer = reference.pop()["say"] if reference and "say" in reference[-1] else ""
-    return {**row.to_dict(), "reference": reference, "answer": answer}
+            steps.append((SAYS, message.get("content") or ""))
+    answer = steps.pop()[1] if steps and steps[-1][0] == SAYS else ""
+    return replace(row, reference=tuple(steps), answer=answer).to_dict()
 
 
 def lacking(rows: Sequence[Row]) -> list[Row]:

@@ -15,7 +15,7 @@ from agentrl_resources.workflow.base import (
 from agentrl_resources.workflow.episode import Episode, EpisodeFactory, request_of
 from agentrl_resources.workflow.loading import BUILT_IN, TRACES, load_workflow
 from agentrl_resources.workflow.own import OwnWorkflow, budgets, only_reads
-from agentrl_resources.workflow.rows import ANSWER, Row
+from agentrl_resources.workflow.rows import ANSWER, SAYS, Row, Step
 from agentrl_resources.workflow.rubric import Rubric, load_rubric, read_rubric
 from agentrl_resources.workflow.sandbox import SideEffect, ToolCall, ToolPolicy, ToolRule
 from agentrl_resources.workflow.tool_thread import ToolThread
@@ -24,6 +24,7 @@ from agentrl_resources.workflow.tools import tool_schemas
 __all__ = [
     "ANSWER",
     "BUILT_IN",
+    "SAYS",
     "TRACES",
     "WITHOUT_ENVIRONMENT",
     "Agent",
@@ -36,6 +37,7 @@ __all__ = [
     "Row",
     "Rubric",
     "SideEffect",
+    "Step",
     "Task",
     "ToolCall",
     "ToolPolicy",
