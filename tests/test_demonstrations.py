@@ -9,6 +9,7 @@ from fake_openai import Handler, fake_server
 
 from agentrl_assets.cli import main
 from agentrl_resources.errors import AgentRLError
+from agentrl_resources.gateway.teacher import with_reference
 from agentrl_resources.workflow import EpisodeFactory, load_workflow
 from agentrl_resources.workflow.user_model import DONE, UserModel
 
@@ -96,3 +97,22 @@ def test_a_user_who_is_a_model_answers_until_done() -> None:
     assert [one["role"] for one in second["messages"]] == ["system", "user", "assistant", "user"]
     with pytest.raises(AgentRLError, match="gave no answer"):
         user.says("Are you there?")
+
+
+def test_a_turn_that_could_not_be_read_does_not_shift_which_calls_failed(
+    desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(desk)
+    workflow = load_workflow("environment:MyDesk", tasks=desk / "tasks.jsonl")
+    row = workflow.rows[0]  # type: ignore[attr-defined]
+    episode = EpisodeFactory(workflow).start(row.task)
+    calls = [
+        {"function": {"name": "look_up", "arguments": {"key": key}}} for key in ("the moon", row.task.payload["key"])
+    ]
+    episode.malformed("look_up(")
+    for call in calls:
+        episode.step({"role": "assistant", "tool_calls": [call]})
+    episode.step({"role": "assistant", "content": "There."})
+    shown = with_reference(row, episode)
+    assert shown["reference"] == [{"name": "look_up", "arguments": {"key": row.task.payload["key"]}}]
+    assert shown["answer"] == "There."

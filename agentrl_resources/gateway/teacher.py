@@ -55,7 +55,7 @@ async def demonstrated(
                     break
             done.append(solved)
             progress(sum(done), len(done))
-            return Demonstration(_with_reference(row, episode) if solved else row.to_dict(), solved, number + 1)
+            return Demonstration(with_reference(row, episode) if solved else row.to_dict(), solved, number + 1)
 
     async with asyncio.TaskGroup() as group:
         playing = [group.create_task(one(row)) for row in rows]
@@ -89,7 +89,7 @@ async def _played(factory: EpisodeFactory, row: Row, backend: Backend, sampling:
     return episode
 
 
-def _with_reference(row: Row, episode: Episode) -> dict[str, Any]:
+def with_reference(row: Row, episode: Episode) -> dict[str, Any]:
     """The row with what the agent did as its reference. Calls that failed taught it something and nobody else: they are
     left out, as are turns that could not be read, each of which counts as a failed call."""
     failed = [call.error is not None for call in episode.transcript.tool_calls]
